@@ -1,0 +1,18 @@
+//! smtp-oauth-bridge: plain SMTP in, OAuth 2.0 out, and nothing lost in between.
+//!
+//! The rooms of this crate stand on floors, and a room uses only what is below it (`tests/it/floors.rs`
+//! enforces this; ARCHITECTURE.md explains it):
+//!
+//! ```text
+//! 7  cli        the command line
+//! 6  daemon     the only file that knows everybody: build, run, drain
+//! 5  sandbox    a Microsoft 365 look-alike
+//! 4  smtp  delivery    strangers to each other: they meet only in the spool
+//! 3  upstream   the ways out: Graph
+//! 2  spool  oauth  policy
+//! 1  config  db  telemetry  explain  clock  shutdown
+//! 0  mail       the words
+//! ```
+
+pub mod clock;
+pub mod mail;

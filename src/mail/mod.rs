@@ -1,0 +1,17 @@
+//! Floor 0: the words of mail. Addresses, envelopes, replies, dispositions and header fields.
+//!
+//! Nothing in this room does I/O, waits, reads a clock or knows the configuration; every other room speaks
+//! in these types.
+
+mod address;
+mod disposition;
+mod envelope;
+pub mod header;
+mod reply;
+mod timestamp;
+
+pub use address::{Address, AddressError};
+pub use disposition::{Cause, Disposition, EnhancedCode, Receipt, Report, Scope, StatusClass};
+pub use envelope::{BodyType, Envelope, EnvelopeError, ReversePath};
+pub use reply::Reply;
+pub use timestamp::Timestamp;
