@@ -15,4 +15,10 @@
 //! ```
 
 pub mod clock;
+pub mod db;
+pub mod explain;
+pub mod http;
 pub mod mail;
+pub mod oauth;
+pub mod spool;
+pub mod telemetry;

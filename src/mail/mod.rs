@@ -7,11 +7,13 @@ mod address;
 mod disposition;
 mod envelope;
 pub mod header;
+mod queue_id;
 mod reply;
 mod timestamp;
 
 pub use address::{Address, AddressError};
 pub use disposition::{Cause, Disposition, EnhancedCode, Receipt, Report, Scope, StatusClass};
 pub use envelope::{BodyType, Envelope, EnvelopeError, ReversePath};
+pub use queue_id::{QueueId, QueueIdError};
 pub use reply::Reply;
 pub use timestamp::Timestamp;

@@ -1,0 +1,77 @@
+//! Floor 1: all SQL. `queue.db` is opened, migrated, written and read here and nowhere else.
+//!
+//! [`QueueWriter`] is the one connection that writes; the spool's writer thread owns it. [`QueueReader`]s only
+//! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
+
+mod reading;
+pub mod record;
+mod schema;
+mod writing;
+
+pub use reading::{Agenda, Lane, QueueReader, Slots};
+pub use schema::OpenError;
+pub use writing::{Ending, QueueWriter};
+
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+
+/// An error of the database, with SQLite's own words.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// SQLite refused.
+    #[error("queue.db: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row holds something that no version of this program writes.
+    #[error("queue.db: the row of message {id} is damaged: {what}")]
+    Row {
+        /// The message.
+        id: String,
+        /// Which column, and why.
+        what: String,
+    },
+}
+
+impl DbError {
+    /// True if the disk (or a quota) is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// True if SQLite may have rolled back more than the statement that failed: a full disk, an I/O error, no
+    /// memory, a damaged file ("Response To Errors Within A Transaction" in SQLite's documentation).
+    #[must_use]
+    pub fn ends_transaction(&self) -> bool {
+        use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+        match self {
+            Self::Sqlite(error) => {
+                !matches!(error.sqlite_error_code(), None | Some(ConstraintViolation | TooBig | TypeMismatch))
+            }
+            Self::Row { .. } => false,
+        }
+    }
+}
+
+/// Opens for writing, with every COMMIT on the disk before it returns (`synchronous=FULL`).
+fn open_writing(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -8192;
+         PRAGMA temp_store = MEMORY;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn open_reading(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA query_only = ON;")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}

@@ -1,0 +1,350 @@
+//! The questions that are asked of `queue.db`.
+
+use super::record::{Message, Origin, Part, PartId, Progress, Stored};
+use super::{DbError, open_reading};
+use crate::mail::Address;
+use crate::mail::BodyType;
+use crate::mail::Envelope;
+use crate::mail::QueueId;
+use crate::mail::ReversePath;
+use crate::mail::Timestamp;
+use bytes::Bytes;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::path::Path;
+use std::time::Duration;
+
+/// A connection that only reads.
+#[derive(Debug)]
+pub struct QueueReader {
+    connection: Connection,
+}
+
+/// The mail of one mailbox through one account: what shares a pace and a gate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// The account's name.
+    pub account: String,
+    /// The mailbox that sends.
+    pub mailbox: Address,
+}
+
+/// What the queue has to do now, and when to look again.
+#[derive(Clone, Debug, Default)]
+pub struct Agenda {
+    /// Messages without a plan, oldest first.
+    pub unplanned: Vec<QueueId>,
+    /// Parts whose time has come, oldest first within a lane.
+    pub due: Vec<Part>,
+    /// When the next part comes due that is not due yet.
+    pub next_due: Option<Timestamp>,
+}
+
+/// How many due parts of a lane are wanted, skipping the `skip` oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// At most so many.
+    pub take: usize,
+    /// After leaving out so many, if there are more.
+    pub skip: usize,
+}
+
+impl QueueReader {
+    /// Opens `path`, which a [`QueueWriter`](super::QueueWriter) has made.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open(path: &Path) -> Result<Self, DbError> {
+        Ok(Self { connection: open_reading(path)? })
+    }
+
+    /// What is to be done at `now`: at most `unplanned` messages to plan, and for each lane as many due parts as
+    /// `slots` allows it.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub fn agenda(
+        &self,
+        now: Timestamp,
+        unplanned: usize,
+        mut slots: impl FnMut(&Lane) -> Slots,
+    ) -> Result<Agenda, DbError> {
+        let mut agenda = Agenda {
+            unplanned: self.ids("SELECT id FROM message WHERE planned = 0 ORDER BY id LIMIT ?1", unplanned)?,
+            ..Agenda::default()
+        };
+        for lane in self.lanes()? {
+            let wanted = slots(&lane);
+            if wanted.take > 0 {
+                agenda.due.extend(self.due_in(&lane, now, wanted)?);
+            }
+            let next = self.next_due_in(&lane, now)?;
+            agenda.next_due = [agenda.next_due, next].into_iter().flatten().min();
+        }
+        Ok(agenda)
+    }
+
+    /// Parts whose attempt was under way when the program ended: their outcome is unknown.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub fn interrupted(&self) -> Result<Vec<Part>, DbError> {
+        self.parts("SELECT * FROM part WHERE marker IS NOT NULL ORDER BY message, number", [])
+    }
+
+    /// A message without its body.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub fn message(&self, id: QueueId) -> Result<Option<Message>, DbError> {
+        let row = self
+            .connection
+            .prepare_cached("SELECT * FROM message WHERE id = ?1")?
+            .query_row([&id.as_bytes()[..]], MessageRow::read)
+            .optional()?;
+        let Some(row) = row else { return Ok(None) };
+        let recipients = self.recipients(id)?;
+        row.message(id, recipients).map(Some)
+    }
+
+    /// Where the body of a message is, with the body itself if it is in the database.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn body(&self, id: QueueId) -> Result<Option<Stored>, DbError> {
+        let in_file: Option<bool> = self
+            .connection
+            .prepare_cached("SELECT in_file FROM message WHERE id = ?1")?
+            .query_row([&id.as_bytes()[..]], |row| row.get(0))
+            .optional()?;
+        match in_file {
+            None => Ok(None),
+            Some(true) => Ok(Some(Stored::File)),
+            Some(false) => {
+                let bytes: Option<Vec<u8>> = self
+                    .connection
+                    .prepare_cached("SELECT bytes FROM body WHERE message = ?1")?
+                    .query_row([&id.as_bytes()[..]], |row| row.get(0))
+                    .optional()?;
+                Ok(bytes.map(|bytes| Stored::Inline(Bytes::from(bytes))))
+            }
+        }
+    }
+
+    /// True if the queue knows the message: its body file is owed.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn contains(&self, id: QueueId) -> Result<bool, DbError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1)")?
+            .query_row([&id.as_bytes()[..]], |row| row.get(0))?)
+    }
+
+    /// Octets of all bodies, and how many messages there are.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn totals(&self) -> Result<(u64, u64), DbError> {
+        Ok(self.connection.query_row("SELECT coalesce(sum(size), 0), count(*) FROM message", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?)
+    }
+
+    /// Reads every page and compares the tables with their indexes; slow, for suspicious files.
+    ///
+    /// # Errors
+    /// SQLite's, or its findings as a damaged row.
+    pub fn check(&self) -> Result<(), DbError> {
+        let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" {
+            return Ok(());
+        }
+        Err(DbError::Row { id: "any".to_owned(), what: verdict })
+    }
+
+    /// The lanes that have something waiting, by jumping from one to the next in the index.
+    fn lanes(&self) -> Result<Vec<Lane>, DbError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT account, mailbox FROM part WHERE state = 0 AND marker IS NULL
+             AND (account, mailbox) > (?1, ?2) ORDER BY account, mailbox LIMIT 1",
+        )?;
+        let (mut account, mut mailbox) = (String::new(), String::new());
+        let mut lanes = Vec::new();
+        loop {
+            let next = statement
+                .query_row(params![account, mailbox], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+                .optional()?;
+            let Some(found) = next else { return Ok(lanes) };
+            (account, mailbox) = found;
+            lanes.push(Lane { account: account.clone(), mailbox: address(&mailbox, &account)? });
+        }
+    }
+
+    fn due_in(&self, lane: &Lane, now: Timestamp, slots: Slots) -> Result<Vec<Part>, DbError> {
+        const DUE: &str = "FROM part WHERE state = 0 AND marker IS NULL
+             AND account = ?1 AND mailbox = ?2 AND due <= ?3";
+        let mailbox = lane.mailbox.to_string();
+        let mut skip = 0;
+        if slots.skip > 0 {
+            // A probe goes through the messages in turn; how many there are decides where it starts over.
+            let waiting: usize = self
+                .connection
+                .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 {DUE} LIMIT 64)"))?
+                .query_row(params![lane.account, mailbox, now.millis()], |row| row.get(0))?;
+            skip = slots.skip.checked_rem(waiting).unwrap_or(0);
+        }
+        self.parts(
+            &format!("SELECT * {DUE} ORDER BY due, message, number LIMIT ?4 OFFSET ?5"),
+            params![lane.account, mailbox, now.millis(), slots.take, skip],
+        )
+    }
+
+    fn next_due_in(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, DbError> {
+        let millis: Option<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT min(due) FROM part WHERE state = 0 AND marker IS NULL
+                 AND account = ?1 AND mailbox = ?2 AND due > ?3",
+            )?
+            .query_row(params![lane.account, lane.mailbox.to_string(), now.millis()], |row| row.get(0))?;
+        Ok(millis.map(Timestamp::from_millis))
+    }
+
+    fn parts(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Part>, DbError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows: Vec<PartRow> = statement.query_map(params, PartRow::read)?.collect::<Result<_, _>>()?;
+        let mut waiting = self.connection.prepare_cached(
+            "SELECT number, address FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 0 ORDER BY number",
+        )?;
+        rows.into_iter()
+            .map(|row| {
+                let key = params![&row.id.message.as_bytes()[..], row.id.number];
+                let recipients: Vec<(usize, String)> =
+                    waiting.query_map(key, |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+                row.part(recipients)
+            })
+            .collect()
+    }
+
+    fn recipients(&self, id: QueueId) -> Result<Vec<String>, DbError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT address FROM recipient WHERE message = ?1 ORDER BY number")?;
+        Ok(statement.query_map([&id.as_bytes()[..]], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    }
+
+    fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_map([limit], |row| queue_id(row, "id"))?.collect::<Result<_, _>>()?)
+    }
+}
+
+struct MessageRow {
+    arrived: i64,
+    size: u64,
+    checksum: u32,
+    reverse_path: Option<String>,
+    eight_bit: bool,
+    client: String,
+    greeting: String,
+    esmtp: bool,
+    listener: String,
+}
+
+impl MessageRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            arrived: row.get("arrived")?,
+            size: row.get("size")?,
+            checksum: row.get("checksum")?,
+            reverse_path: row.get("reverse_path")?,
+            eight_bit: row.get("body_type")?,
+            client: row.get("client")?,
+            greeting: row.get("greeting")?,
+            esmtp: row.get("esmtp")?,
+            listener: row.get("listener")?,
+        })
+    }
+
+    fn message(self, id: QueueId, recipients: Vec<String>) -> Result<Message, DbError> {
+        let damaged = |what: String| DbError::Row { id: id.to_string(), what };
+        let reverse_path = match self.reverse_path {
+            None => ReversePath::Null,
+            Some(text) => ReversePath::Address(address(&text, &id)?),
+        };
+        let recipients: Vec<Address> = recipients.iter().map(|text| address(text, &id)).collect::<Result<_, _>>()?;
+        let body_type = if self.eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit };
+        Ok(Message {
+            id,
+            arrived: Timestamp::from_millis(self.arrived),
+            envelope: Envelope::new(reverse_path, recipients, body_type).map_err(|e| damaged(e.to_string()))?,
+            origin: Origin {
+                client: self.client.parse().map_err(|_| damaged(format!("client {:?}", self.client)))?,
+                greeting: self.greeting,
+                esmtp: self.esmtp,
+                listener: self.listener,
+            },
+            size: self.size,
+            checksum: self.checksum,
+        })
+    }
+}
+
+struct PartRow {
+    id: PartId,
+    account: String,
+    mailbox: String,
+    changes: String,
+    due: i64,
+    attempts: u32,
+    deferred: i64,
+    uncertain: u32,
+}
+
+impl PartRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: PartId { message: queue_id(row, "message")?, number: row.get("number")? },
+            account: row.get("account")?,
+            mailbox: row.get("mailbox")?,
+            changes: row.get("changes")?,
+            due: row.get("due")?,
+            attempts: row.get("attempts")?,
+            deferred: row.get("deferred")?,
+            uncertain: row.get("uncertain")?,
+        })
+    }
+
+    fn part(self, recipients: Vec<(usize, String)>) -> Result<Part, DbError> {
+        let id = self.id;
+        Ok(Part {
+            id,
+            mailbox: address(&self.mailbox, &id.message)?,
+            account: self.account,
+            changes: self.changes,
+            due: Timestamp::from_millis(self.due),
+            progress: Progress {
+                attempts: self.attempts,
+                deferred: Duration::from_millis(self.deferred.unsigned_abs()),
+                uncertain: self.uncertain,
+            },
+            waiting: recipients
+                .into_iter()
+                .map(|(number, text)| Ok((number, address(&text, &id.message)?)))
+                .collect::<Result<_, DbError>>()?,
+        })
+    }
+}
+
+fn address(text: &str, of: &impl std::fmt::Display) -> Result<Address, DbError> {
+    text.parse().map_err(|e| DbError::Row { id: of.to_string(), what: format!("address {text:?}: {e}") })
+}
+
+fn queue_id(row: &Row<'_>, column: &str) -> rusqlite::Result<QueueId> {
+    let bytes: Vec<u8> = row.get(column)?;
+    let bytes: [u8; 16] = bytes.try_into().map_err(|_| {
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, "a queue id has 16 bytes".into())
+    })?;
+    Ok(QueueId::from_bytes(bytes))
+}

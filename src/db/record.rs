@@ -1,0 +1,148 @@
+//! What the queue remembers of a message, in plain values.
+
+use crate::mail::Address;
+use crate::mail::Envelope;
+use crate::mail::QueueId;
+use crate::mail::Timestamp;
+use bytes::Bytes;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Where a message came from, for its Received field and the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address.
+    pub client: IpAddr,
+    /// What it called itself in HELO or EHLO.
+    pub greeting: String,
+    /// True if it said EHLO.
+    pub esmtp: bool,
+    /// The listener that took it.
+    pub listener: String,
+}
+
+/// Everything about a message but its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its name.
+    pub id: QueueId,
+    /// When we said 250.
+    pub arrived: Timestamp,
+    /// Who gets it, and where reports go.
+    pub envelope: Envelope,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Octets of the body as stored.
+    pub size: u64,
+    /// CRC-32 of the body as stored.
+    pub checksum: u32,
+}
+
+/// Where the body of a message is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// In the database.
+    Inline(Bytes),
+    /// In a file of its own.
+    File,
+}
+
+/// One delivery that the plan asks for: some recipients, by one account, as one mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedPart {
+    /// The account's name.
+    pub account: String,
+    /// The mailbox that sends.
+    pub mailbox: Address,
+    /// Changes to the header, as JSON.
+    pub changes: String,
+    /// Which recipients of the envelope, by their position in it.
+    pub recipients: Vec<usize>,
+}
+
+/// Names a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartId {
+    /// The message.
+    pub message: QueueId,
+    /// The part's number in it, from 0.
+    pub number: u32,
+}
+
+/// A part that waits to be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub id: PartId,
+    /// The account's name.
+    pub account: String,
+    /// The mailbox that sends.
+    pub mailbox: Address,
+    /// Changes to the header, as JSON.
+    pub changes: String,
+    /// When it may be tried next.
+    pub due: Timestamp,
+    /// What it has been through so far.
+    pub progress: Progress,
+    /// The recipients still waiting: position in the envelope, and address.
+    pub waiting: Vec<(usize, Address)>,
+}
+
+/// What a part has been through so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Attempts whose marker was written.
+    pub attempts: u32,
+    /// Time spent deferred; neither held, nor behind a gate, nor stopped.
+    pub deferred: Duration,
+    /// Attempts whose outcome was never heard.
+    pub uncertain: u32,
+}
+
+/// What became of one recipient for good, or why it still waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientUpdate {
+    /// Position in the envelope.
+    pub recipient: usize,
+    /// What is known now.
+    pub fate: Fate,
+    /// Enhanced status code of this attempt.
+    pub status: String,
+    /// The upstream's words.
+    pub cause: String,
+}
+
+/// What is known of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Still ours to deliver.
+    Waiting = 0,
+    /// The upstream has it.
+    Relayed = 1,
+    /// It can never go.
+    Failed = 2,
+}
+
+/// What a part does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for its time.
+    Due(Timestamp),
+    /// Wait for a person.
+    Held,
+    /// Nobody is left to deliver to.
+    Ended,
+}
+
+/// The end of an attempt, written in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The part.
+    pub part: PartId,
+    /// What the part does next.
+    pub next: Next,
+    /// What it has been through now.
+    pub progress: Progress,
+    /// Changes to its recipients.
+    pub recipients: Vec<RecipientUpdate>,
+}

@@ -1,0 +1,144 @@
+//! The tables of `queue.db`, and how an older file becomes a newer one.
+
+use rusqlite::{Connection, OptionalExtension, Transaction};
+
+/// Why `queue.db` could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite cannot read the file: it is damaged, or no database at all.
+    #[error("queue.db is damaged: {0}")]
+    Damaged(rusqlite::Error),
+    /// The file cannot be opened, created or migrated: permissions, a full disk, another program holds it.
+    #[error("queue.db cannot be opened: {0}")]
+    Unusable(rusqlite::Error),
+    /// A newer version of this program wrote it.
+    #[error(
+        "queue.db has schema version {found}, and this program knows versions up to {known}: \
+         install the newer smtp-oauth-bridge again, or point state_dir to another directory"
+    )]
+    Newer {
+        /// What the file says.
+        found: u32,
+        /// What this program can read.
+        known: u32,
+    },
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error),
+            _ => Self::Unusable(error),
+        }
+    }
+}
+
+/// One step for each schema version, only ever added to. `PRAGMA user_version` counts the steps taken.
+const MIGRATIONS: &[&str] = &[VERSION_1];
+
+/// Ids are the 16 bytes of a [`QueueId`](crate::mail::QueueId), times milliseconds since the epoch, durations
+/// milliseconds.
+const VERSION_1: &str = "
+    -- Which spool this database belongs to; the file `id` beside it says the same.
+    CREATE TABLE spool (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), id BLOB NOT NULL) STRICT;
+
+    -- A row here is our promise: the COMMIT that makes it is the commit of the message.
+    CREATE TABLE message (
+        id           BLOB PRIMARY KEY,
+        arrived      INTEGER NOT NULL,
+        planned      INTEGER NOT NULL DEFAULT 0,  -- 1 once its parts are written
+        size         INTEGER NOT NULL,            -- octets of the body as stored
+        checksum     INTEGER NOT NULL,            -- CRC-32 of the body
+        in_file      INTEGER NOT NULL,            -- 1: body/xx/<id>.eml, 0: table body
+        reverse_path TEXT,                        -- NULL is <>
+        body_type    INTEGER NOT NULL,            -- 0 7BIT, 1 8BITMIME
+        client       TEXT NOT NULL,               -- address of the client
+        greeting     TEXT NOT NULL,               -- what it said in HELO or EHLO
+        esmtp        INTEGER NOT NULL,
+        listener     TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX message_unplanned ON message (id) WHERE planned = 0;
+
+    CREATE TABLE recipient (
+        message BLOB NOT NULL,
+        number  INTEGER NOT NULL,                 -- order of RCPT, from 0
+        address TEXT NOT NULL,
+        part    INTEGER,                          -- NULL until planned
+        fate    INTEGER NOT NULL DEFAULT 0,       -- 0 waiting, 1 relayed, 2 failed
+        status  TEXT,                             -- enhanced status code of the last attempt
+        cause   TEXT,                             -- what the upstream said last
+        PRIMARY KEY (message, number)
+    ) STRICT, WITHOUT ROWID;
+
+    -- The plan: written once, before the first attempt.
+    CREATE TABLE part (
+        message   BLOB NOT NULL,
+        number    INTEGER NOT NULL,
+        account   TEXT NOT NULL,
+        mailbox   TEXT NOT NULL,
+        changes   TEXT NOT NULL,                  -- what is changed in the header, as JSON
+        state     INTEGER NOT NULL DEFAULT 0,     -- 0 waiting, 1 done, 2 held for a person, 3 failed
+        due       INTEGER NOT NULL,
+        marker    INTEGER,                        -- when the attempt under way began
+        attempts  INTEGER NOT NULL DEFAULT 0,
+        deferred  INTEGER NOT NULL DEFAULT 0,     -- time spent deferred
+        uncertain INTEGER NOT NULL DEFAULT 0,     -- attempts of unknown outcome
+        PRIMARY KEY (message, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX part_due ON part (account, mailbox, due) WHERE state = 0 AND marker IS NULL;
+    CREATE INDEX part_marked ON part (message, number) WHERE marker IS NOT NULL;
+
+    -- Bodies of up to 64 KiB, in a table of their own so that no change of state rewrites them.
+    CREATE TABLE body (message BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+";
+
+/// Brings the schema up to date. Forward only, in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    if found < known {
+        let transaction = connection.transaction()?;
+        for step in &MIGRATIONS[found as usize..] {
+            transaction.execute_batch(step)?;
+        }
+        transaction.pragma_update(None, "user_version", known)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// The id of the spool, made on first use from `fresh`.
+pub(super) fn spool_id(connection: &mut Connection, fresh: [u8; 16]) -> rusqlite::Result<[u8; 16]> {
+    let transaction: Transaction<'_> = connection.transaction()?;
+    let found = transaction.query_row("SELECT id FROM spool", [], |row| row.get(0)).optional()?;
+    let id = match found {
+        Some(id) => id,
+        None => {
+            transaction.execute("INSERT INTO spool (only_row, id) VALUES (1, ?1)", [&fresh[..]])?;
+            fresh
+        }
+    };
+    transaction.commit()?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_file_is_migrated_and_a_newer_one_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        migrate(&mut connection).unwrap();
+        assert_eq!(spool_id(&mut connection, [1; 16]).unwrap(), [1; 16]);
+        assert_eq!(spool_id(&mut connection, [2; 16]).unwrap(), [1; 16]);
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        let error = migrate(&mut connection).unwrap_err();
+        assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    }
+}

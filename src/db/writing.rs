@@ -1,0 +1,281 @@
+//! The statements that change `queue.db`.
+
+use super::record::{Fate, Message, Next, PartId, PlannedPart, Settlement, Stored};
+use super::{DbError, OpenError, open_writing, schema};
+use crate::mail::BodyType;
+use crate::mail::QueueId;
+use crate::mail::ReversePath;
+use crate::mail::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+
+/// The one connection that writes. Every method but [`begin`](Self::begin) and [`commit`](Self::commit) belongs
+/// between these two.
+#[derive(Debug)]
+pub struct QueueWriter {
+    connection: Connection,
+    spool_id: [u8; 16],
+}
+
+/// How a message stands after an attempt of one of its parts was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Something is still to be delivered, or waits for a person.
+    Open,
+    /// All recipients were relayed: the message is gone from the queue. `in_file` says whether a body file is
+    /// left to be unlinked, `size` how many octets were given back.
+    Released {
+        /// True if the body is a file.
+        in_file: bool,
+        /// Octets of the body.
+        size: u64,
+    },
+    /// Nothing is left to be tried, and at least one recipient failed: the message stays as a dead letter.
+    DeadLetter,
+}
+
+impl QueueWriter {
+    /// Opens `path`, creates or migrates it. A new database takes `fresh` as the id of its spool.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path, fresh: [u8; 16]) -> Result<Self, OpenError> {
+        let mut connection = open_writing(path)?;
+        schema::migrate(&mut connection)?;
+        let spool_id = schema::spool_id(&mut connection, fresh)?;
+        Ok(Self { connection, spool_id })
+    }
+
+    /// The id of the spool that this database belongs to.
+    #[must_use]
+    pub fn spool_id(&self) -> [u8; 16] {
+        self.spool_id
+    }
+
+    /// Begins the transaction of a group.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn begin(&mut self) -> Result<(), DbError> {
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// Commits the group; when this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// SQLite's. Nothing is known about the group then: reopen the database and look.
+    pub fn commit(&mut self) -> Result<(), DbError> {
+        Ok(self.connection.execute_batch("COMMIT")?)
+    }
+
+    /// Runs one request of a group under a savepoint, so that its failure leaves the others alone.
+    ///
+    /// # Errors
+    /// The request's own, after its changes were undone.
+    pub fn savepoint<T>(&mut self, request: impl FnOnce(&mut Self) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.connection.execute_batch("SAVEPOINT request")?;
+        let result = request(self);
+        let end = if result.is_ok() { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" };
+        self.connection.execute_batch(end)?;
+        result
+    }
+
+    /// Adds an accepted message.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn insert(&mut self, message: &Message, stored: &Stored) -> Result<(), DbError> {
+        let id = &message.id.as_bytes()[..];
+        let envelope = &message.envelope;
+        let reverse_path = match envelope.reverse_path() {
+            ReversePath::Null => None,
+            ReversePath::Address(address) => Some(address.to_string()),
+        };
+        self.connection
+            .prepare_cached(
+                "INSERT INTO message (id, arrived, size, checksum, in_file, reverse_path, body_type,
+                                      client, greeting, esmtp, listener)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?
+            .execute(params![
+                id,
+                message.arrived.millis(),
+                message.size,
+                message.checksum,
+                *stored == Stored::File,
+                reverse_path,
+                envelope.body_type() == BodyType::EightBitMime,
+                message.origin.client.to_string(),
+                message.origin.greeting,
+                message.origin.esmtp,
+                message.origin.listener,
+            ])?;
+        let mut recipient = self
+            .connection
+            .prepare_cached("INSERT INTO recipient (message, number, address) VALUES (?1, ?2, ?3)")?;
+        for (number, address) in envelope.recipients().iter().enumerate() {
+            recipient.execute(params![id, number, address.to_string()])?;
+        }
+        if let Stored::Inline(bytes) = stored {
+            self.connection
+                .prepare_cached("INSERT INTO body (message, bytes) VALUES (?1, ?2)")?
+                .execute(params![id, &bytes[..]])?;
+        }
+        Ok(())
+    }
+
+    /// Removes messages that were refused after all, where they are there.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn remove(&mut self, ids: &[QueueId]) -> Result<(), DbError> {
+        ids.iter().try_for_each(|id| self.delete(*id))
+    }
+
+    /// Writes the plan of a message, all its parts due at `due`. Does nothing if it has one already.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn plan(&mut self, message: QueueId, parts: &[PlannedPart], due: Timestamp) -> Result<(), DbError> {
+        let id = &message.as_bytes()[..];
+        let planned = self
+            .connection
+            .prepare_cached("UPDATE message SET planned = 1 WHERE id = ?1 AND planned = 0")?
+            .execute([id])?;
+        if planned == 0 {
+            return Ok(());
+        }
+        let mut part = self.connection.prepare_cached(
+            "INSERT INTO part (message, number, account, mailbox, changes, due) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        let mut recipient = self
+            .connection
+            .prepare_cached("UPDATE recipient SET part = ?3 WHERE message = ?1 AND number = ?2")?;
+        for (number, planned) in parts.iter().enumerate() {
+            let mailbox = planned.mailbox.to_string();
+            part.execute(params![id, number, planned.account, mailbox, planned.changes, due.millis()])?;
+            for position in &planned.recipients {
+                recipient.execute(params![id, position, number])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks that an attempt of a part begins at `at`: from here on its outcome may be uncertain.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn mark(&mut self, part: PartId, at: Timestamp) -> Result<(), DbError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE part SET marker = ?3, attempts = attempts + 1 WHERE message = ?1 AND number = ?2",
+            )?
+            .execute(params![&part.message.as_bytes()[..], part.number, at.millis()])?;
+        Ok(())
+    }
+
+    /// Takes markers back that were not meant to be: these parts are due as before.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn unmark(&mut self, parts: &[PartId]) -> Result<(), DbError> {
+        let mut unmark =
+            self.connection.prepare_cached("UPDATE part SET marker = NULL WHERE message = ?1 AND number = ?2")?;
+        for part in parts {
+            unmark.execute(params![&part.message.as_bytes()[..], part.number])?;
+        }
+        Ok(())
+    }
+
+    /// Writes the end of an attempt, and releases the message if nothing is left of it. May be repeated with the
+    /// same settlement after an error.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn settle(&mut self, settlement: &Settlement) -> Result<Ending, DbError> {
+        let PartId { message, number } = settlement.part;
+        let id = &message.as_bytes()[..];
+        for update in &settlement.recipients {
+            self.connection
+                .prepare_cached(
+                    "UPDATE recipient SET fate = ?3, status = ?4, cause = ?5 WHERE message = ?1 AND number = ?2",
+                )?
+                .execute(params![id, update.recipient, update.fate as u8, update.status, update.cause])?;
+        }
+        let (state, due) = match settlement.next {
+            Next::Due(due) => (PartState::Waiting, Some(due.millis())),
+            Next::Held => (PartState::Held, None),
+            Next::Ended => (self.ended_as(settlement.part)?, None),
+        };
+        let progress = settlement.progress;
+        self.connection
+            .prepare_cached(
+                "UPDATE part SET state = ?3, due = coalesce(?4, due), marker = NULL,
+                                 attempts = ?5, deferred = ?6, uncertain = ?7
+                 WHERE message = ?1 AND number = ?2",
+            )?
+            .execute(params![
+                id,
+                number,
+                state as u8,
+                due,
+                progress.attempts,
+                i64::try_from(progress.deferred.as_millis()).unwrap_or(i64::MAX),
+                progress.uncertain,
+            ])?;
+        self.ending(message)
+    }
+
+    fn ended_as(&self, part: PartId) -> Result<PartState, DbError> {
+        let failed: bool = self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 2)")?
+            .query_row(params![&part.message.as_bytes()[..], part.number], |row| row.get(0))?;
+        Ok(if failed { PartState::Failed } else { PartState::Done })
+    }
+
+    fn ending(&mut self, message: QueueId) -> Result<Ending, DbError> {
+        let (open, failed): (bool, bool) = self
+            .connection
+            .prepare_cached("SELECT coalesce(max(state IN (0, 2)), 0), coalesce(max(state = 3), 0) FROM part WHERE message = ?1")?
+            .query_row([&message.as_bytes()[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if open {
+            return Ok(Ending::Open);
+        }
+        if failed {
+            return Ok(Ending::DeadLetter);
+        }
+        let row: Option<(bool, u64)> = self
+            .connection
+            .prepare_cached("SELECT in_file, size FROM message WHERE id = ?1")?
+            .query_row([&message.as_bytes()[..]], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        // No row: an earlier try of this settlement was committed after all.
+        let (in_file, size) = row.unwrap_or((true, 0));
+        self.delete(message)?;
+        Ok(Ending::Released { in_file, size })
+    }
+
+    fn delete(&mut self, message: QueueId) -> Result<(), DbError> {
+        for statement in [
+            "DELETE FROM body WHERE message = ?1",
+            "DELETE FROM part WHERE message = ?1",
+            "DELETE FROM recipient WHERE message = ?1",
+            "DELETE FROM message WHERE id = ?1",
+        ] {
+            self.connection.prepare_cached(statement)?.execute([&message.as_bytes()[..]])?;
+        }
+        Ok(())
+    }
+}
+
+/// The column `part.state`. Only the first takes part in scheduling.
+#[derive(Clone, Copy)]
+enum PartState {
+    Waiting = 0,
+    Done = 1,
+    Held = 2,
+    Failed = 3,
+}
+
+const _: () = assert!(Fate::Waiting as u8 == 0 && Fate::Relayed as u8 == 1 && Fate::Failed as u8 == 2);

@@ -1,0 +1,190 @@
+//! Floor 1: the catalogue of failures. What every code of the upstream means, how bad it is, and what to do.
+//!
+//! The tables here are the only place where a failure is classified. They are data: an entry is found by the
+//! upstream's own code, and says class, scope, enhanced status code, meaning and remedy.
+
+mod entra;
+mod graph;
+
+pub use entra::entra;
+pub use graph::{GraphAnswer, graph};
+
+use crate::mail::Cause;
+use crate::mail::Disposition;
+use crate::mail::EnhancedCode;
+use crate::mail::Scope;
+use std::time::Duration;
+
+/// How a failure is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Passes by itself.
+    Deferred,
+    /// A person must change something; mail waits.
+    Held,
+    /// This message or recipient can never go.
+    Failed,
+    /// The message may have been taken.
+    Uncertain,
+}
+
+/// One kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The upstream's name for it.
+    pub code: &'static str,
+    /// How it is treated.
+    pub class: Class,
+    /// How much else it stops.
+    pub scope: Scope,
+    /// Enhanced status code without its class.
+    pub status: EnhancedCode,
+    /// What it means, in plain language: a sentence without a full stop.
+    pub meaning: &'static str,
+    /// What to do about it: a sentence without a full stop, or nothing if nothing is to be done.
+    pub remedy: &'static str,
+}
+
+impl Entry {
+    /// The disposition for a recipient, with the upstream's own words and the pause that it asked for.
+    #[must_use]
+    pub fn disposition(&self, diagnostic: impl Into<String>, retry_after: Option<Duration>) -> Disposition {
+        let cause = Cause {
+            scope: self.scope,
+            status: self.status,
+            public: self.text(),
+            diagnostic: diagnostic.into(),
+            retry_after,
+        };
+        match self.class {
+            Class::Deferred => Disposition::Deferred(cause),
+            Class::Held => Disposition::Held(cause),
+            Class::Failed => Disposition::Failed(cause),
+            Class::Uncertain => Disposition::Uncertain(cause),
+        }
+    }
+
+    /// Meaning and remedy in one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        if self.remedy.is_empty() { self.meaning.to_owned() } else { format!("{}: {}", self.meaning, self.remedy) }
+    }
+}
+
+/// Failures that no upstream names, because it was not reached or did not answer.
+pub mod local {
+    use super::{Class, EnhancedCode, Entry, Scope};
+
+    /// No connection: name, address, port, TLS.
+    pub const UNREACHABLE: Entry = Entry {
+        code: "unreachable",
+        class: Class::Deferred,
+        scope: Scope::Account,
+        status: EnhancedCode::new(4, 1),
+        meaning: "the server cannot be reached",
+        remedy: "check the network, the DNS, the firewall and the proxy of this machine; delivery goes on by itself",
+    };
+
+    /// The server's certificate is not trusted.
+    pub const UNTRUSTED: Entry = Entry {
+        code: "untrusted certificate",
+        class: Class::Held,
+        scope: Scope::Account,
+        status: EnhancedCode::new(7, 5),
+        meaning: "the certificate of the server is not trusted",
+        remedy: "if a firewall or proxy inspects TLS here, put its CA certificate in `tls.extra_ca_file`; \
+                 check the clock of this machine",
+    };
+
+    /// The connection broke before the whole message had left us.
+    pub const CUT: Entry = Entry {
+        code: "cut",
+        class: Class::Deferred,
+        scope: Scope::Message,
+        status: EnhancedCode::new(4, 2),
+        meaning: "the connection broke before the message was sent",
+        remedy: "",
+    };
+
+    /// The whole message left us and no answer came.
+    pub const UNHEARD: Entry = Entry {
+        code: "unheard",
+        class: Class::Uncertain,
+        scope: Scope::Message,
+        status: EnhancedCode::new(4, 2),
+        meaning: "the message was sent and no answer came, so it may have been delivered or not",
+        remedy: "it is sent again after a while, at most twice; then it waits for a person",
+    };
+
+    /// The program ended in the middle of an attempt.
+    pub const INTERRUPTED: Entry = Entry {
+        code: "interrupted",
+        class: Class::Uncertain,
+        scope: Scope::Message,
+        status: EnhancedCode::new(4, 2),
+        meaning: "the bridge was stopped in the middle of an attempt, so the message may have been delivered or not",
+        remedy: "it is sent again after a while, at most twice; then it waits for a person",
+    };
+
+    /// The spooled message cannot be read.
+    pub const UNREADABLE: Entry = Entry {
+        code: "unreadable",
+        class: Class::Held,
+        scope: Scope::Message,
+        status: EnhancedCode::new(3, 0),
+        meaning: "the stored message cannot be read",
+        remedy: "look at the disk of this machine; the message stays in the queue",
+    };
+
+    /// The header cannot be made to fit the envelope.
+    pub const MISFIT: Entry = Entry {
+        code: "misfit",
+        class: Class::Failed,
+        scope: Scope::Message,
+        status: EnhancedCode::new(6, 0),
+        meaning: "the header of the message cannot be made to name exactly the recipients that were given",
+        remedy: "",
+    };
+
+    /// Too long deferred.
+    pub const GIVEN_UP: Entry = Entry {
+        code: "given up",
+        class: Class::Failed,
+        scope: Scope::Message,
+        status: EnhancedCode::new(4, 7),
+        meaning: "the message could not be delivered within `delivery.give_up_after`",
+        remedy: "",
+    };
+
+    /// An outcome stayed unknown too often.
+    pub const UNCERTAIN_TOO_OFTEN: Entry = Entry {
+        code: "uncertain",
+        class: Class::Held,
+        scope: Scope::Message,
+        status: EnhancedCode::new(4, 2),
+        meaning: "no attempt was ever answered, so the message may have been delivered",
+        remedy: "ask a recipient whether it arrived before it is sent again",
+    };
+
+    /// No account of the configuration is called so any more.
+    pub const NO_ACCOUNT: Entry = Entry {
+        code: "no account",
+        class: Class::Held,
+        scope: Scope::Account,
+        status: EnhancedCode::new(3, 5),
+        meaning: "the configuration has no account of the name with which this message was planned",
+        remedy: "configure an account of that name again",
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_becomes_a_disposition_with_both_texts() {
+        let Disposition::Held(cause) = local::UNTRUSTED.disposition("self-signed", None) else { panic!() };
+        assert!(cause.public.contains("extra_ca_file"));
+        assert_eq!(cause.diagnostic, "self-signed");
+    }
+}

@@ -1,0 +1,45 @@
+//! Floor 2: the messages on disk. What stands here after a 250 is never lost; what does not, was never promised.
+//!
+//! ```text
+//! <state_dir>/spool/
+//!   lock              held by the daemon
+//!   id                names this spool; stands also in queue.db
+//!   queue.db          records, envelopes, plans, and bodies of up to 64 KiB
+//!   body/xx/<id>.eml  larger bodies exactly as received, 64 shards by the last six bits of the id
+//!   body/xx/<id>.env  the envelope of a larger body, so that it can be queued again without the database
+//!   reserve           16 MiB, given up when the disk is full so that outcomes can still be written
+//!   corrupt/          what could not be read, or belongs to no row of a database in doubt; never deleted by us
+//! ```
+//!
+//! | state | body file | row | meaning | at start |
+//! |---|---|---|---|---|
+//! | S0 | – | – | nothing | |
+//! | S1 | + | – | receiving, or written but not accepted | swept |
+//! | S2 | ± | + | **accepted: we said 250 (or were about to) and owe it** | queued |
+//! | S3 | ± | + failed or held | dead letter or waiting for a person; body stays | kept |
+//!
+//! The COMMIT of the row is the commit of the message (S0 → S2, or S1 → S2 for a body in a file, which is synced
+//! with its directory before). A body is unlinked only after its row is gone (S2 → S1 → S0).
+//!
+//! Two narrow halves face outward: [`Intake`] and its [`Draft`]s are what the listener may do, [`Store`] is what
+//! the queue runner may do. Nothing outside this room and `db` knows SQL or files.
+
+mod body;
+mod disk;
+mod intake;
+mod open;
+mod store;
+mod sweep;
+mod writer;
+
+pub use crate::db::record::{
+    Fate, Message, Next, Origin, Part, PartId, PlannedPart, Progress, RecipientUpdate, Settlement,
+};
+pub use crate::db::{Agenda, Ending, Lane, Slots};
+pub use body::{Body, BodyError, Pieces};
+pub use intake::{AcceptError, Draft, Intake, Room};
+pub use open::{Spool, SpoolError, SpoolSettings, Swept};
+pub use store::{Store, StoreError};
+
+/// Bodies up to this many octets live in the database, larger ones in files: about where the two break even.
+pub const INLINE_LIMIT: usize = 64 * 1024;

@@ -1,0 +1,156 @@
+//! The queue runner's half of the spool.
+
+use super::body::Body;
+use super::disk::Disk;
+use super::writer::{Write, WriteError, WriterHandle, Written};
+use crate::db::record::{Message, Part, PartId, PlannedPart, Settlement, Stored};
+use crate::db::{Agenda, DbError, Ending, Lane, QueueReader, Slots};
+use crate::mail::QueueId;
+use crate::mail::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// What the queue runner may ask of the spool. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(super) disk: Disk,
+    pub(super) writer: WriterHandle,
+    pub(super) reader: Arc<Mutex<QueueReader>>,
+    pub(super) live: Arc<AtomicU64>,
+    pub(super) arrived: Arc<Notify>,
+}
+
+/// Why the spool could not do what it was asked. Nothing was changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database.
+    #[error("{0}")]
+    Db(Arc<DbError>),
+    /// The message is not in the queue any more.
+    #[error("message {0} is not in the queue")]
+    Unknown(QueueId),
+    /// The program is ending.
+    #[error("the spool is closing")]
+    Closing,
+}
+
+impl Store {
+    /// Waits until a message was accepted since the last call returned.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn arrival(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// What is to be done at `now`; see [`Agenda`]. `slots` says how many due parts are wanted of each lane.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    ///
+    /// # Cancellation
+    /// Safe, as for all reading methods.
+    pub async fn agenda(
+        &self,
+        now: Timestamp,
+        unplanned: usize,
+        slots: impl FnMut(&Lane) -> Slots + Send + 'static,
+    ) -> Result<Agenda, StoreError> {
+        self.read(move |reader| reader.agenda(now, unplanned, slots)).await
+    }
+
+    /// Parts whose attempt was under way when the program ended.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn interrupted(&self) -> Result<Vec<Part>, StoreError> {
+        self.read(QueueReader::interrupted).await
+    }
+
+    /// A message with its body.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn message(&self, id: QueueId) -> Result<(Message, Body), StoreError> {
+        let disk = self.disk.clone();
+        let found = self
+            .read(move |reader| {
+                let Some(message) = reader.message(id)? else { return Ok(None) };
+                let body = match reader.body(id)? {
+                    None => return Ok(None),
+                    Some(Stored::Inline(bytes)) => Body::in_memory(bytes, message.size, message.checksum),
+                    Some(Stored::File) => Body::in_file(disk.body_path(id), message.size, message.checksum),
+                };
+                Ok(Some((message, body)))
+            })
+            .await?;
+        found.ok_or(StoreError::Unknown(id))
+    }
+
+    /// Writes the plan of a message, all parts due at `due`. A message that has a plan keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    ///
+    /// # Cancellation
+    /// Once called it is carried out, as all writing methods; only the answer is lost.
+    pub async fn plan(&self, id: QueueId, parts: Vec<PlannedPart>, due: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Write::Plan(id, parts, due)).await?;
+        Ok(())
+    }
+
+    /// Commits that an attempt begins. Only after this may the body be handed to an upstream.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn mark(&self, part: PartId, at: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Write::Mark(part, at)).await?;
+        Ok(())
+    }
+
+    /// Commits the end of an attempt; releases the message, with its body, if nothing is left of it. May be
+    /// repeated after an error.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn settle(&self, settlement: Settlement) -> Result<Ending, StoreError> {
+        let id = settlement.part.message;
+        let Written::Settled(ending) = self.writer.write(Write::Settle(settlement)).await? else {
+            return Ok(Ending::Open);
+        };
+        if let Ending::Released { in_file, size } = ending {
+            // A saturating subtraction: nothing may ever make the spool look full for good.
+            let _ = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| Some(live.saturating_sub(size)));
+            if in_file {
+                let disk = self.disk.clone();
+                let removed = tokio::task::spawn_blocking(move || disk.remove_body(id)).await;
+                if let Ok(Err(error)) = removed {
+                    tracing::warn!(%id, %error, "a delivered body could not be removed; the next start sweeps it");
+                }
+            }
+        }
+        Ok(ending)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&QueueReader) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = self.reader.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            // A question that panicked has left nothing half done: the connection only reads.
+            question(&reader.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match answer.await {
+            Ok(answer) => answer.map_err(|error| StoreError::Db(Arc::new(error))),
+            Err(_) => Err(StoreError::Closing),
+        }
+    }
+}
+
+impl From<WriteError> for StoreError {
+    fn from(error: WriteError) -> Self {
+        Self::Db(error)
+    }
+}

@@ -1,0 +1,161 @@
+//! Every line that tells of a message's life, with fixed field names. Nobody else logs these events.
+//!
+//! | event | when | fields besides `id` |
+//! |---|---|---|
+//! | `accepted` | 250 was said | `from` `to` `size` `client` `greeting` `listener` |
+//! | `refused` | a client, sender, recipient or message was turned away | `client` `listener` `reply` |
+//! | `lost` | the connection broke before the final dot | `client` `listener` `octets` |
+//! | `planned` | the parts were decided | `part` `account` `mailbox` `recipients` `changes` |
+//! | `relayed` | the upstream took it for these recipients | `part` `to` `account` `mailbox` `upstream` `attempt` `age` |
+//! | `deferred` | it will be tried again by itself | the same with `status` `cause` `upstream` `next` |
+//! | `held` | a person must act | the same |
+//! | `failed` | it can never go | the same |
+//! | `uncertain` | nobody knows whether it went | the same |
+//! | `released` | nothing is left to be done; the message is gone from the queue | `age` |
+//! | `dead-letter` | nothing is left to be tried; the message stays | `age` |
+//! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
+
+use crate::mail::Address;
+use crate::mail::Cause;
+use crate::mail::Disposition;
+use crate::mail::Envelope;
+use crate::mail::QueueId;
+use crate::mail::Receipt;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Writes the life of messages. Cheap to clone; later the same calls feed metrics and history.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Maillog;
+
+/// Which attempt a line is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The message.
+    pub id: QueueId,
+    /// The part of it.
+    pub part: u32,
+    /// Through which account.
+    pub account: &'a str,
+    /// As which mailbox.
+    pub mailbox: &'a Address,
+    /// The how-manieth attempt of this part, from 1.
+    pub number: u32,
+    /// Time since the message was accepted.
+    pub age: Duration,
+}
+
+/// Who a client is.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Its address.
+    pub address: IpAddr,
+    /// The listener it came to.
+    pub listener: &'a str,
+}
+
+impl Maillog {
+    /// 250 was said.
+    pub fn accepted(&self, id: QueueId, envelope: &Envelope, size: u64, client: Client<'_>, greeting: &str) {
+        let to = List(envelope.recipients());
+        let from = envelope.reverse_path();
+        let Client { address, listener } = client;
+        info!(target: "mail", %id, %from, %to, size, client = %address, greeting, listener, "accepted");
+    }
+
+    /// A client, sender, recipient or message was turned away with `reply`.
+    pub fn refused(&self, client: Client<'_>, reply: &str) {
+        warn!(target: "mail", client = %client.address, listener = client.listener, reply, "refused");
+    }
+
+    /// The connection broke after `octets` of a message, before the final dot.
+    pub fn lost(&self, client: Client<'_>, octets: u64) {
+        warn!(
+            target: "mail", client = %client.address, listener = client.listener, octets,
+            "lost: the connection broke before the end of a message, which the client has to send again"
+        );
+    }
+
+    /// The parts of a message were decided; one line for each.
+    pub fn planned(&self, id: QueueId, part: usize, account: &str, mailbox: &Address, recipients: usize, changes: &str) {
+        info!(target: "mail", %id, part, account, %mailbox, recipients, changes, "planned");
+    }
+
+    /// What an attempt came to, for the recipients `to` that share it. `next` says what happens now.
+    pub fn attempted(&self, attempt: Attempt<'_>, to: &[&Address], disposition: &Disposition, next: &dyn fmt::Display) {
+        let to = List(to);
+        let Attempt { id, part, account, mailbox, number, age } = attempt;
+        let age = Seconds(age);
+        let status = disposition.cause().map_or_else(String::new, |c| c.status.with_class(disposition.class()));
+        match disposition {
+            Disposition::Relayed(Receipt { diagnostic, .. }) => {
+                info!(target: "mail", %id, part, %to, account, %mailbox, upstream = diagnostic, attempt = number, %age, "relayed");
+            }
+            Disposition::Deferred(Cause { public, diagnostic, .. }) => {
+                info!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "deferred");
+            }
+            Disposition::Held(Cause { public, diagnostic, .. }) => {
+                warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "held");
+            }
+            Disposition::Failed(Cause { public, diagnostic, .. }) => {
+                warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "failed");
+            }
+            Disposition::Uncertain(Cause { public, diagnostic, .. }) => {
+                warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "uncertain");
+            }
+        }
+    }
+
+    /// Every recipient has it: the message is gone from the queue.
+    pub fn released(&self, id: QueueId, age: Duration) {
+        info!(target: "mail", %id, age = %Seconds(age), "released");
+    }
+
+    /// Nothing is left to be tried, and somebody did not get it: the message stays as a dead letter.
+    pub fn dead_letter(&self, id: QueueId, age: Duration) {
+        warn!(target: "mail", %id, age = %Seconds(age), "dead-letter: the message stays in the spool");
+    }
+
+    /// Mail of an account or mailbox waits from now on.
+    pub fn gate_closed(&self, account: &str, mailbox: Option<&Address>, cause: &Cause, broken: bool, probe: Duration) {
+        let mailbox = mailbox.map_or_else(|| "all".to_owned(), ToString::to_string);
+        let Cause { public, diagnostic, .. } = cause;
+        let probe = Seconds(probe);
+        if broken {
+            warn!(target: "mail", account, mailbox, cause = public, upstream = diagnostic, %probe, "account broken: its mail waits, nothing is lost");
+        } else {
+            info!(target: "mail", account, mailbox, cause = public, upstream = diagnostic, %probe, "account paused");
+        }
+    }
+
+    /// Mail of an account or mailbox flows again.
+    pub fn gate_opened(&self, account: &str, mailbox: Option<&Address>, closed_for: Duration) {
+        let mailbox = mailbox.map_or_else(|| "all".to_owned(), ToString::to_string);
+        info!(target: "mail", account, mailbox, closed_for = %Seconds(closed_for), "account well: its mail flows again");
+    }
+}
+
+struct List<'a, T>(&'a [T]);
+
+impl<T: std::borrow::Borrow<Address>> fmt::Display for List<'_, T> {
+    /// The first ten in angle brackets, and how many more there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, address) in self.0.iter().take(10).enumerate() {
+            write!(f, "{}<{}>", if n > 0 { "," } else { "" }, address.borrow())?;
+        }
+        match self.0.len().saturating_sub(10) {
+            0 => Ok(()),
+            more => write!(f, ",and-{more}-more"),
+        }
+    }
+}
+
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}s", self.0.as_secs_f64())
+    }
+}
