@@ -10,7 +10,7 @@ pub mod header;
 mod reply;
 mod timestamp;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, MAX_ADDRESS_LEN};
 pub use disposition::{Cause, Disposition, EnhancedCode, Receipt, Report, Scope, StatusClass};
 pub use envelope::{BodyType, Envelope, EnvelopeError, ReversePath};
 pub use reply::Reply;
