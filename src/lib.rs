@@ -20,5 +20,6 @@ pub mod explain;
 pub mod http;
 pub mod mail;
 pub mod oauth;
+pub mod policy;
 pub mod spool;
 pub mod telemetry;

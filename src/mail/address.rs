@@ -82,14 +82,21 @@ impl Address {
         &self.domain
     }
 
-    /// What two spellings of one mailbox have in common: both parts in lower case.
+    /// What two spellings of one mailbox have in common: both parts with their ASCII letters in lower case.
     ///
     /// Domains compare without case (RFC 5321 §2.4). Local parts are case-sensitive by the RFC and
-    /// case-insensitive at Microsoft and Google, the only upstreams that rebuild recipients from a header;
-    /// treating them alike can never mail anybody who is not in the envelope.
+    /// case-insensitive at Microsoft and Google, the only upstreams that rebuild recipients from a header.
+    ///
+    /// Only ASCII: Unicode's lower case makes different mailboxes equal (the Kelvin sign U+212A becomes `k`), and
+    /// then somebody who is not in the envelope would pass for somebody who is. Two spellings that are held to be
+    /// different do no harm.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("{}@{}", self.local.to_lowercase(), self.domain.to_lowercase())
+        format!(
+            "{}@{}",
+            self.local.to_ascii_lowercase(),
+            self.domain.to_ascii_lowercase()
+        )
     }
 
     /// True if either part has characters outside ASCII, so that SMTPUTF8 (RFC 6531) is needed.
@@ -217,6 +224,9 @@ mod tests {
         let plain: Address = "Bob.Smith@Example.COM".parse().unwrap();
         let quoted: Address = "\"bob.smith\"@example.com".parse().unwrap();
         assert_eq!(plain.key(), quoted.key());
+        let kelvin: Address = "\u{212a}en@x.example".parse().unwrap();
+        let ken: Address = "ken@x.example".parse().unwrap();
+        assert_ne!(kelvin.key(), ken.key());
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod queue_id;
 mod reply;
 mod timestamp;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, MAX_ADDRESS_LEN};
 pub use disposition::{Cause, Disposition, EnhancedCode, Receipt, Report, Scope, StatusClass};
 pub use envelope::{BodyType, Envelope, EnvelopeError, ReversePath};
 pub use queue_id::{QueueId, QueueIdError};

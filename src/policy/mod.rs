@@ -1,0 +1,5 @@
+//! Floor 2: decisions about a message. Pure functions; no I/O, no waiting, no clock.
+
+mod recipients;
+
+pub use recipients::{Misfit, Mismatch, check_recipients, fit_header_to_envelope, summary};
