@@ -3,6 +3,8 @@
 
 mod document;
 mod excerpt;
+mod field;
+mod key_path;
 mod meaning;
 mod problem;
 mod reader;

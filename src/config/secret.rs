@@ -1,8 +1,8 @@
 //! Secrets: where they come from, and how they stay unseen.
 
 use super::document::Value;
+use super::field::Field;
 use super::problem::Place;
-use super::reader::Field;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::fs::File;

@@ -1,10 +1,11 @@
 //! Which keys there are, what their defaults are, and what they mean. Each is named once, where it is read.
 
+use super::field::{Complaint, Field, check_name};
 use super::meaning::{
     Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener, Log, LogFormat,
     LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, Transport,
 };
-use super::reader::{Complaint, Field, Section, check_name};
+use super::reader::Section;
 use super::secret;
 use crate::mail::Address;
 use ipnet::IpNet;

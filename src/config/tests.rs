@@ -145,6 +145,12 @@ fn every_key_means_something() {
 }
 
 #[test]
+fn what_windows_editors_do_to_a_file_is_no_problem() {
+    let file = format!("\u{feff}{}", ACCOUNT.trim_start().replace('\n', "\r\n"));
+    assert!(text(&file, &with_secret(&[])).is_ok());
+}
+
+#[test]
 fn variables_make_a_whole_configuration() {
     let surroundings = surroundings(&[
         ("PATH", "/bin"),
