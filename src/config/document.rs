@@ -63,12 +63,12 @@ pub(super) fn from_toml(text: &str, file: &Path) -> Result<Table, Vec<Problem>> 
     Err(problems)
 }
 
-/// Reads one TOML value: the notation in which defaults are written.
-pub(super) fn default_value(text: &str) -> Option<Node> {
+/// Reads a default, written as a TOML value; it stands for a key that is missing at `place`.
+pub(super) fn default_value(text: &str, place: &Place) -> Option<Node> {
     let value = DeValue::parse(text).ok()?.into_inner();
-    let lines = Lines::for_default();
+    let lines = Lines::of_default(place);
     Some(Node {
-        place: Place::Default,
+        place: place.clone(),
         value: convert(value, &lines),
     })
 }

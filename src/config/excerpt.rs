@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The lines of a text.
 pub(super) struct Lines<'t> {
     text: &'t str,
-    file: Option<PathBuf>,
+    file: Result<PathBuf, Place>,
     starts: Vec<usize>,
 }
 
@@ -15,24 +15,25 @@ impl<'t> Lines<'t> {
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             text,
-            file: Some(file.to_owned()),
+            file: Ok(file.to_owned()),
             starts: std::iter::once(0).chain(ends).collect(),
         }
     }
 
-    /// For the texts of defaults, which have no position.
-    pub(super) fn for_default() -> Self {
+    /// For the text of a default, which stands for something that is missing at `place`.
+    pub(super) fn of_default(place: &Place) -> Self {
         Self {
             text: "",
-            file: None,
+            file: Err(place.clone()),
             starts: vec![0],
         }
     }
 
     /// The place of the octet at `offset`.
     pub(super) fn place(&self, offset: usize) -> Place {
-        let Some(file) = &self.file else {
-            return Place::Default;
+        let file = match &self.file {
+            Ok(file) => file,
+            Err(place) => return place.clone(),
         };
         let (line, column, _) = self.locate(offset);
         Place::Position {

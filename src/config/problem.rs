@@ -24,8 +24,6 @@ pub enum Place {
     Variable(String),
     /// The environment as a whole, where there is no file.
     Environment,
-    /// A default of this program.
-    Default,
 }
 
 /// One thing that must be changed before the configuration can be used.
@@ -115,7 +113,6 @@ impl fmt::Display for Place {
             Self::Position { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Environment => f.write_str("environment"),
-            Self::Default => f.write_str("built-in default"),
         }
     }
 }

@@ -180,12 +180,12 @@ impl<'c> Section<'c> {
         self.know(key, Some(default));
         match field {
             Some(field) => read(field),
-            None => match document::default_value(default) {
+            None => match document::default_value(default, &self.place) {
                 Some(node) => read(self.field(key, node)),
                 None => {
                     let path = self.path.key(key);
                     self.context.note(
-                        Place::Default,
+                        self.place.clone(),
                         &path,
                         "has an unreadable default",
                         "report this as a bug",
