@@ -15,6 +15,7 @@
 //! ```
 
 pub mod clock;
+pub mod config;
 pub mod db;
 pub mod explain;
 pub mod http;

@@ -1,0 +1,268 @@
+//! What the configuration means. A value of these types is valid: everything was checked on the way in.
+
+use super::secret::Secret;
+use crate::mail::Address;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name in our greeting and in Received fields.
+    pub hostname: String,
+    /// Where the spool and everything else that must survive is kept.
+    pub state_dir: PathBuf,
+    /// Where devices connect. Never empty; names and (but for port 0) addresses are unique.
+    pub listeners: Vec<Listener>,
+    /// The ways out. Never empty; exactly one until there are routes.
+    pub accounts: Vec<Account>,
+    /// TLS of outgoing connections.
+    pub tls: Tls,
+    /// When to try again and when to stop.
+    pub delivery: Delivery,
+    /// Limits of the spool.
+    pub spool: Spool,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// A place where devices connect.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in logs: lower-case letters, digits and underscores.
+    pub name: String,
+    /// The addresses it listens on; never empty.
+    pub bind: Vec<SocketAddr>,
+    /// Who may connect; never empty.
+    ///
+    /// A socket bound to `[::]` sees IPv4 clients as `::ffff:a.b.c.d`: compare the canonical form
+    /// ([`std::net::IpAddr::to_canonical`]).
+    pub allow: Vec<IpNet>,
+    /// The largest message in octets, as announced by SIZE (RFC 1870).
+    pub max_message_size: u64,
+    /// How many connections may be open at once on all addresses of this listener.
+    pub max_connections: usize,
+}
+
+/// A mailbox with the credentials and the transport that reach it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its name: lower-case letters, digits and underscores.
+    pub name: String,
+    /// Who runs the mailbox.
+    pub provider: Provider,
+    /// The organization at the provider.
+    pub tenant: Tenant,
+    /// Which registered application we are.
+    pub client_id: ClientId,
+    /// How tokens are obtained.
+    pub grant: Grant,
+    /// Which protocol the mail goes out by.
+    pub transport: Transport,
+    /// The mailbox that sends. It always has a domain.
+    pub mailbox: Address,
+    /// Which of Microsoft's clouds.
+    pub cloud: Cloud,
+    /// Where the cloud's servers are.
+    pub endpoints: Endpoints,
+}
+
+/// Who runs the mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// Microsoft 365.
+    Microsoft,
+}
+
+/// How tokens are obtained. What only one grant needs is a field of that variant.
+#[derive(Clone, Debug)]
+pub enum Grant {
+    /// The application signs in as itself (RFC 6749 §4.4).
+    ClientCredentials {
+        /// The client secret.
+        secret: Secret,
+    },
+}
+
+/// Which protocol the mail goes out by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Whatever fits the message best; in this version always Graph.
+    Auto,
+    /// Microsoft Graph.
+    Graph,
+}
+
+/// One of Microsoft's clouds. Tokens of one are worth nothing in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cloud {
+    /// The worldwide cloud, and GCC.
+    Global,
+    /// GCC High, for the US government.
+    GccHigh,
+    /// The US Department of Defense.
+    Dod,
+    /// Run by 21Vianet.
+    China,
+}
+
+impl Cloud {
+    /// Where tokens are obtained in this cloud.
+    #[must_use]
+    pub const fn authority(self) -> &'static str {
+        match self {
+            Self::Global => "https://login.microsoftonline.com",
+            Self::GccHigh | Self::Dod => "https://login.microsoftonline.us",
+            Self::China => "https://login.chinacloudapi.cn",
+        }
+    }
+
+    /// The resource that a token for Graph is for, and where Graph is unless configured otherwise.
+    #[must_use]
+    pub const fn graph(self) -> &'static str {
+        match self {
+            Self::Global => "https://graph.microsoft.com",
+            Self::GccHigh => "https://graph.microsoft.us",
+            Self::Dod => "https://dod-graph.microsoft.us",
+            Self::China => "https://microsoftgraph.chinacloudapi.cn",
+        }
+    }
+}
+
+/// Where the servers of an account are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Tokens come from `{authority}/{tenant}/oauth2/v2.0/token`.
+    pub authority: Endpoint,
+    /// Graph is called at `{graph}/v1.0/…`.
+    pub graph: Endpoint,
+    /// What a Graph token is asked for: the scope is `{graph_resource}/.default`.
+    ///
+    /// It belongs to the cloud and stays what it is when `graph` is set by hand to a proxy or a test server.
+    pub graph_resource: String,
+}
+
+/// The validated start of a URL: `https://host[:port][/path]` without a slash at the end, without query and
+/// user. `http` only if the host is loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint(pub(super) String);
+
+/// The organization: its GUID or one of its verified domains.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenant(pub(super) String);
+
+/// The application (client) ID: a GUID in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId(pub(super) String);
+
+/// TLS of outgoing connections.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Certificates (PEM) that are trusted in addition to the system's. The file was there at load.
+    pub extra_ca_file: Option<PathBuf>,
+}
+
+/// When to try again and when to stop.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The waits between attempts; never empty, the last repeats.
+    pub retry: Vec<Duration>,
+    /// How long a message may be deferred before it counts as failed.
+    pub give_up_after: Duration,
+    /// How long a message may be held before the administrator is alerted.
+    pub hold_for: Duration,
+    /// What to do when it is not known whether the upstream took the message.
+    pub on_uncertain: OnUncertain,
+    /// How long to wait before an uncertain message is looked up or tried again.
+    pub uncertain_wait: Duration,
+}
+
+/// What to do when it is not known whether the upstream took the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUncertain {
+    /// Try again, at the risk of a duplicate.
+    Retry,
+    /// Wait for a person.
+    Hold,
+}
+
+/// Limits of the spool.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    /// How many octets of mail may wait.
+    pub max_size: u64,
+    /// How much of the disk is left free.
+    pub min_free: u64,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// The least important thing that is logged.
+    pub level: LogLevel,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Something failed that we should have done.
+    Error,
+    /// Somebody should look at it.
+    Warn,
+    /// What happened to every message.
+    Info,
+    /// What we decided and why.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for it, as tracing's filters know it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+macro_rules! text_type {
+    ($name:ident) => {
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_type!(Endpoint);
+text_type!(Tenant);
+text_type!(ClientId);

@@ -1,0 +1,490 @@
+//! Which keys there are, what their defaults are, and what they mean. Each is named once, where it is read.
+
+use super::field::{Complaint, Field, check_name};
+use super::meaning::{
+    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener, Log, LogFormat,
+    LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, Transport,
+};
+use super::reader::Section;
+use super::secret;
+use crate::mail::Address;
+use ipnet::IpNet;
+use reqwest::Url;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The largest message for now: Graph refuses requests of more than 4 MB, and Base64 adds a third.
+const GRAPH_LIMIT: u64 = 2_900_000;
+
+/// A pause of nothing would be a busy loop.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keys of later versions, for a better message than "unknown".
+pub(super) const LATER: &[&str] = &[
+    "account.NAME.certificate",
+    "account.NAME.endpoints.smtp",
+    "account.NAME.save_to_sent_items",
+    "account.NAME.send_as",
+    "account.NAME.unknown_sender",
+    "admin",
+    "listener.auth",
+    "report",
+    "route",
+    "spool.failed_retention",
+    "spool.store",
+];
+
+/// The meaning of the whole document; `None` if there was any problem.
+pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
+    let hostname = hostname(&mut root);
+    let state_dir = root.defaulted("state_dir", r#""/var/lib/smtp-oauth-bridge""#, |field| {
+        field.path()
+    });
+    let listeners = listeners(&mut root);
+    let accounts = accounts(&mut root);
+    let tls = tls(root.section("tls"));
+    let delivery = delivery(root.section("delivery"));
+    let spool = spool(root.section("spool"));
+    let log = log(root.section("log"));
+    root.finish();
+    Some(Config {
+        hostname: hostname?,
+        state_dir: state_dir?,
+        listeners: listeners?,
+        accounts: accounts?,
+        tls: tls?,
+        delivery: delivery?,
+        spool: spool?,
+        log: log?,
+    })
+}
+
+fn hostname(root: &mut Section<'_>) -> Option<String> {
+    if let Some(hostname) = root.optional("hostname", |field| {
+        field.parsed(|text| {
+            let hint = "write a name such as \"bridge.example.lan\": letters, digits, hyphens and dots";
+            is_host_name(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| Complaint::new("is not a host name", hint))
+        })
+    })? {
+        return Some(hostname);
+    }
+    let machine = &root.context.surroundings.machine_name;
+    if is_host_name(machine) {
+        return Some(machine.clone());
+    }
+    root.warn(
+        "hostname",
+        "the name of this machine cannot stand in mail, so \"localhost\" is used",
+        "set hostname = \"…\" at the top of the file",
+    );
+    Some("localhost".to_owned())
+}
+
+fn listeners(root: &mut Section<'_>) -> Option<Vec<Listener>> {
+    let mut names: Vec<String> = Vec::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let read = root
+        .sections("listener")
+        .into_iter()
+        .map(|section| listener(section, &mut names, &mut addresses));
+    let read: Vec<Option<Listener>> = read.collect();
+    // An empty list means that a problem with the whole of it was noted.
+    let listeners: Vec<Listener> = read.into_iter().collect::<Option<_>>()?;
+    (!listeners.is_empty()).then_some(listeners)
+}
+
+fn listener(
+    mut section: Section<'_>,
+    names: &mut Vec<String>,
+    addresses: &mut Vec<SocketAddr>,
+) -> Option<Listener> {
+    let name = section.defaulted("name", r#""local""#, |field| {
+        let name = field.parsed(|text| check_name(text).map(|()| text.to_owned()))?;
+        if names.contains(&name) {
+            return field.refuse(
+                "is the name of another listener",
+                "give each [[listener]] a name of its own",
+            );
+        }
+        names.push(name.clone());
+        Some(name)
+    });
+    let allow_is_written = section.has("allow");
+    let bind = section.defaulted("bind", r#"["127.0.0.1:2525", "[::1]:2525"]"#, |field| {
+        field.list(|field| bind_address(&field, allow_is_written, addresses))
+    });
+    let allow = section.defaulted("allow", r#"["127.0.0.0/8", "::1"]"#, |field| {
+        field.list(|field| {
+            let network = field.parsed(network)?;
+            if network.prefix_len() == 0 {
+                field.warn(
+                    "everybody who reaches this listener may send mail in your name",
+                    "name the networks of your devices, as in [\"10.0.3.0/24\"]",
+                );
+            }
+            Some(network)
+        })
+    });
+    section.defaulted("tls", r#""off""#, |field| {
+        field.choice(&[("off", ())], &["starttls", "implicit"])
+    });
+    let max_message_size = section.defaulted("max_message_size", "2900000", |field| {
+        let hint = "leave the key out: the default is the most that is possible, 2900000";
+        match field.size()? {
+            0 => field.refuse("must not be 0", hint),
+            size if size > GRAPH_LIMIT => field.refuse(
+                format!(
+                    "is more than {GRAPH_LIMIT} bytes: Microsoft Graph accepts requests of up to 4 MB, and a \
+                     message grows by a third on the way"
+                ),
+                hint,
+            ),
+            size => Some(size),
+        }
+    });
+    let max_connections = section.defaulted("max_connections", "1000", |field| {
+        usize::try_from(field.integer(1..=100_000)?).ok()
+    });
+    section.finish();
+    Some(Listener {
+        name: name?,
+        bind: bind?,
+        allow: allow?,
+        max_message_size: max_message_size?,
+        max_connections: max_connections?,
+    })
+}
+
+fn bind_address(
+    field: &Field<'_>,
+    allow_is_written: bool,
+    others: &mut Vec<SocketAddr>,
+) -> Option<SocketAddr> {
+    let address = field.parsed(|text| {
+        let hint = "write an IP address and a port, as in \"127.0.0.1:2525\", \"[::1]:2525\" or, for all \
+                    addresses of this machine, \"0.0.0.0:2525\"";
+        text.parse::<SocketAddr>().map_err(|_| {
+            if text.starts_with("systemd:") {
+                Complaint::new("socket activation is not supported in this version", hint)
+            } else if text.parse::<IpAddr>().is_ok() {
+                Complaint::new("has no port", hint)
+            } else {
+                Complaint::new("is not an IP address with a port", hint)
+            }
+        })
+    })?;
+    if !address.ip().to_canonical().is_loopback() && !allow_is_written {
+        return field.refuse(
+            "other machines can connect to this address, and nothing says which of them may",
+            "add allow = [\"10.0.3.0/24\"] with the networks of your devices to this [[listener]]: there is no \
+             login, so whoever may connect sends mail in your name",
+        );
+    }
+    if address.port() != 0 && others.contains(&address) {
+        return field.refuse("is listed twice", "remove one of them");
+    }
+    others.push(address);
+    Some(address)
+}
+
+fn network(text: &str) -> Result<IpNet, Complaint> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    text.parse::<IpNet>().map(|network| network.trunc()).map_err(|_| {
+        Complaint::new(
+            "is not a network",
+            "write an address or a network, as in \"10.0.3.17\", \"10.0.3.0/24\" or \"fd00::/8\"",
+        )
+    })
+}
+
+fn accounts(root: &mut Section<'_>) -> Option<Vec<Account>> {
+    let sections = root.named("account");
+    let count = sections.len();
+    if count == 0 && !root.context.has_problem_below("account") {
+        root.missing(
+            "account",
+            "add a section [account.office] with tenant, client_id, client_secret and mailbox",
+        );
+    }
+    let mut read = Vec::new();
+    for (n, (name, section)) in sections.into_iter().enumerate() {
+        if n > 0 {
+            section.refuse(
+                "there is more than one account, and nothing says which mail goes out by which",
+                "keep one account: routes between several come with a later version",
+            );
+        }
+        read.push(account(name, section));
+    }
+    let accounts: Vec<Account> = read.into_iter().collect::<Option<_>>()?;
+    (accounts.len() == 1).then_some(accounts)
+}
+
+fn account(name: String, mut section: Section<'_>) -> Option<Account> {
+    let provider = section.defaulted("provider", r#""microsoft""#, |field| {
+        field.choice(&[("microsoft", Provider::Microsoft)], &["google", "custom"])
+    });
+    let tenant = section.required(
+        "tenant",
+        "it is the \"Directory (tenant) ID\" on the overview page of the app registration, or your domain",
+        |field| field.parsed(tenant),
+    );
+    let client_id = section.required(
+        "client_id",
+        "it is the \"Application (client) ID\" on the overview page of the app registration",
+        |field| {
+            let id = field.parsed(client_id)?;
+            if tenant
+                .as_ref()
+                .is_some_and(|tenant| tenant.0.eq_ignore_ascii_case(&id.0))
+            {
+                field.warn(
+                    "is the same as tenant: probably one ID was copied twice",
+                    "client_id is the \"Application (client) ID\", tenant the \"Directory (tenant) ID\"",
+                );
+            }
+            Some(id)
+        },
+    );
+    let grant_is_known = section.defaulted("grant", r#""client_credentials""#, |field| {
+        field.choice(
+            &[("client_credentials", ())],
+            &[
+                "device_code",
+                "authorization_code",
+                "managed_identity",
+                "workload_identity",
+                "service_account",
+            ],
+        )
+    });
+    let secret = section.required(
+        "client_secret",
+        "write client_secret = { file = \"/path/of/the/file\" }; the file holds the secret's Value and nothing else",
+        secret::read,
+    );
+    let transport = section.defaulted("transport", r#""auto""#, |field| {
+        field.choice(
+            &[("auto", Transport::Auto), ("graph", Transport::Graph)],
+            &["smtp"],
+        )
+    });
+    let mailbox = section.required("mailbox", "it is the address that mail goes out from", |field| {
+        field.parsed(mailbox)
+    });
+    let cloud = section.defaulted("cloud", r#""global""#, |field| {
+        field.choice(
+            &[
+                ("global", Cloud::Global),
+                ("gcc_high", Cloud::GccHigh),
+                ("dod", Cloud::Dod),
+                ("china", Cloud::China),
+            ],
+            &[],
+        )
+    });
+    let endpoints = endpoints(section.section("endpoints"), cloud);
+    section.finish();
+    grant_is_known?;
+    Some(Account {
+        name,
+        provider: provider?,
+        tenant: tenant?,
+        client_id: client_id?,
+        grant: Grant::ClientCredentials { secret: secret? },
+        transport: transport?,
+        mailbox: mailbox?,
+        cloud: cloud?,
+        endpoints: endpoints?,
+    })
+}
+
+fn endpoints(mut section: Section<'_>, cloud: Option<Cloud>) -> Option<Endpoints> {
+    let authority = section.optional("authority", |field| field.parsed(endpoint));
+    let graph = section.optional("graph", |field| field.parsed(endpoint));
+    section.finish();
+    let cloud = cloud?;
+    Some(Endpoints {
+        authority: authority?.unwrap_or_else(|| Endpoint(cloud.authority().to_owned())),
+        graph: graph?.unwrap_or_else(|| Endpoint(cloud.graph().to_owned())),
+        graph_resource: cloud.graph().to_owned(),
+    })
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
+    let hint = "write the start of a URL, as in \"https://graph.microsoft.com\"";
+    let url = Url::parse(text).map_err(|_| Complaint::new("is not a URL", hint))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if host.is_empty() || !matches!(url.scheme(), "https" | "http") {
+        return Err(Complaint::new("is not a URL of a web server", hint));
+    }
+    if url.scheme() == "http" && !is_loopback {
+        return Err(Complaint::new(
+            "would send secrets without encryption",
+            "begin it with https://; http:// is possible for this machine only (127.0.0.1, [::1], localhost)",
+        ));
+    }
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        return Err(Complaint::new("has more than a host, a port and a path", hint));
+    }
+    Ok(Endpoint(url.as_str().trim_end_matches('/').to_owned()))
+}
+
+fn tenant(text: &str) -> Result<Tenant, Complaint> {
+    let hint =
+        "write the \"Directory (tenant) ID\" or a domain of your organization, as in \"contoso.example\"";
+    if ["common", "organizations", "consumers"].contains(&text) {
+        return Err(Complaint::new(
+            "must name one organization: the bridge signs in without a person",
+            hint,
+        ));
+    }
+    let is_domain = text.contains('.') && is_host_name(text);
+    if is_guid(text) || is_domain {
+        Ok(Tenant(text.to_ascii_lowercase()))
+    } else {
+        Err(Complaint::new("is neither an ID nor a domain", hint))
+    }
+}
+
+fn client_id(text: &str) -> Result<ClientId, Complaint> {
+    if is_guid(text) {
+        return Ok(ClientId(text.to_ascii_lowercase()));
+    }
+    Err(Complaint::new(
+        "is not an ID of the form 00000000-0000-0000-0000-000000000000",
+        "copy the \"Application (client) ID\" from the overview page of the app registration",
+    ))
+}
+
+fn mailbox(text: &str) -> Result<Address, Complaint> {
+    let hint = "write one address without a name, as in \"scanner@contoso.example\"";
+    let address: Address = text
+        .parse()
+        .map_err(|error| Complaint::new(format!("is not an address: {error}"), hint))?;
+    if address.domain().is_empty() {
+        return Err(Complaint::new("has no domain", hint));
+    }
+    Ok(address)
+}
+
+fn tls(mut section: Section<'_>) -> Option<Tls> {
+    let extra_ca_file = section.optional("extra_ca_file", certificates);
+    section.finish();
+    Some(Tls {
+        extra_ca_file: extra_ca_file?,
+    })
+}
+
+/// The path of a file with certificates. What they are worth is decided where they are used.
+fn certificates(field: Field<'_>) -> Option<PathBuf> {
+    let path = field.path()?;
+    let shown = field.text()?.contains(['/', '\\']).then_some(path.as_path());
+    let octets = secret::read_file(&field, &path, shown, "the file", 8 * 1024 * 1024)?;
+    let has = |needle: &[u8]| memchr::memmem::find(&octets, needle).is_some();
+    if has(b"-----BEGIN CERTIFICATE-----") || has(b"-----BEGIN TRUSTED CERTIFICATE-----") {
+        Some(path)
+    } else if has(b"PRIVATE KEY-----") {
+        field.refuse(
+            "the file holds a private key and no certificate",
+            "name the file with the certificate of your authority",
+        )
+    } else {
+        field.refuse(
+            "the file holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
+            "convert it: openssl x509 -inform der -in FILE -out FILE.pem",
+        )
+    }
+}
+
+fn delivery(mut section: Section<'_>) -> Option<Delivery> {
+    let retry = section.defaulted("retry", r#"["30s", "2m", "5m", "15m", "30m", "1h"]"#, |field| {
+        field.list(pause)
+    });
+    let give_up_after = section.defaulted("give_up_after", r#""5d""#, pause);
+    let hold_for = section.defaulted("hold_for", r#""14d""#, pause);
+    let on_uncertain = section.defaulted("on_uncertain", r#""retry""#, |field| {
+        field.choice(&[("retry", OnUncertain::Retry), ("hold", OnUncertain::Hold)], &[])
+    });
+    let uncertain_wait = section.defaulted("uncertain_wait", r#""5m""#, pause);
+    section.finish();
+    Some(Delivery {
+        retry: retry?,
+        give_up_after: give_up_after?,
+        hold_for: hold_for?,
+        on_uncertain: on_uncertain?,
+        uncertain_wait: uncertain_wait?,
+    })
+}
+
+fn pause(field: Field<'_>) -> Option<Duration> {
+    match field.duration()? {
+        pause if pause < SHORTEST_PAUSE => field.refuse("must not be 0", "write at least \"1s\""),
+        pause => Some(pause),
+    }
+}
+
+fn spool(mut section: Section<'_>) -> Option<Spool> {
+    let max_size = section.defaulted("max_size", r#""10GiB""#, |field| match field.size()? {
+        size if size < GRAPH_LIMIT => field.refuse("is less than one message", "write at least \"3MB\""),
+        size => Some(size),
+    });
+    let min_free = section.defaulted("min_free", r#""500MiB""#, |field| field.size());
+    section.finish();
+    Some(Spool {
+        max_size: max_size?,
+        min_free: min_free?,
+    })
+}
+
+fn log(mut section: Section<'_>) -> Option<Log> {
+    let format = section.defaulted("format", r#""text""#, |field| {
+        field.choice(
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            &["journald"],
+        )
+    });
+    let levels = [
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ];
+    let level = section.defaulted("level", r#""info""#, |field| {
+        field.choice(&levels.map(|level| (level.as_str(), level)), &[])
+    });
+    section.finish();
+    Some(Log {
+        format: format?,
+        level: level?,
+    })
+}
+
+/// True for what may follow HELO: labels of letters, digits, hyphens and underscores (machines have them).
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// True for the usual form only: [`uuid::Uuid::try_parse`] takes braces and forms without hyphens, too.
+fn is_guid(text: &str) -> bool {
+    text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
+}
