@@ -24,3 +24,4 @@ pub mod oauth;
 pub mod policy;
 pub mod spool;
 pub mod telemetry;
+pub mod upstream;

@@ -67,7 +67,8 @@ impl ClientCredentials {
             .set_client_secret(ClientSecret::new(self.client_secret.expose_secret().to_owned()))
             .set_token_uri(self.token_url.clone())
             .set_auth_type(AuthType::RequestBody);
-        let send = |request| self.send(request);
+        let http = self.http.clone();
+        let send = move |request| send(http.clone(), request);
         let answer = client.exchange_client_credentials().add_scope(self.scope.clone()).request_async(&send).await;
         match answer {
             Ok(token) => {
@@ -83,27 +84,28 @@ impl ClientCredentials {
             Err(RequestTokenError::Other(text)) => Err(NOT_A_PROVIDER.disposition(text, None)),
         }
     }
+}
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
-        let mut request = reqwest::Request::try_from(request)?;
-        *request.timeout_mut() = Some(TIMEOUT);
-        let mut response = self.http.execute(request).await?;
-        let status = response.status();
-        if status.as_u16() == 429 || status.is_server_error() {
-            return Err(Trouble::Busy { status: status.as_u16(), retry_after: http::retry_after(response.headers()) });
-        }
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await? {
-            body.extend_from_slice(&piece);
-            if body.len() > MAX_ANSWER {
-                break;
-            }
-        }
-        let mut answer = HttpResponse::new(body);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = response.headers().clone();
-        Ok(answer)
+/// Carries a request of the oauth2 crate over our one HTTP client.
+async fn send(client: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, Trouble> {
+    let mut request = reqwest::Request::try_from(request)?;
+    *request.timeout_mut() = Some(TIMEOUT);
+    let mut response = client.execute(request).await?;
+    let status = response.status();
+    if status.as_u16() == 429 || status.is_server_error() {
+        return Err(Trouble::Busy { status: status.as_u16(), retry_after: http::retry_after(response.headers()) });
     }
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ANSWER {
+            break;
+        }
+    }
+    let mut answer = HttpResponse::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = response.headers().clone();
+    Ok(answer)
 }
 
 type EntraClient = oauth2::Client<

@@ -1,0 +1,79 @@
+//! What an answer of Graph's means.
+
+use crate::explain;
+use crate::explain::GraphAnswer;
+use crate::http;
+use crate::mail::Disposition;
+use crate::mail::Receipt;
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+/// Reads an answer and classifies it. Only 202 is success.
+pub(super) async fn disposition(mut response: reqwest::Response) -> Disposition {
+    let status = response.status();
+    let retry_after = http::retry_after(response.headers());
+    let request_id = header(&response, "request-id");
+    if status == StatusCode::ACCEPTED {
+        return Disposition::Relayed(Receipt { diagnostic: format!("request-id={request_id}"), pause: retry_after });
+    }
+    let mut body = Vec::new();
+    // A body that breaks off is as good as none: the status decides.
+    while let Ok(Some(piece)) = response.chunk().await {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ERROR {
+            break;
+        }
+    }
+    classify(status.as_u16(), &request_id, &body).disposition(retry_after)
+}
+
+/// Graph's errors are short; of anything longer the beginning says enough.
+const MAX_ERROR: usize = 64 * 1024;
+
+struct Classified {
+    entry: &'static explain::Entry,
+    diagnostic: String,
+}
+
+impl Classified {
+    fn disposition(self, retry_after: Option<std::time::Duration>) -> Disposition {
+        self.entry.disposition(self.diagnostic, retry_after)
+    }
+}
+
+fn classify(status: u16, request_id: &str, body: &[u8]) -> Classified {
+    let error = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error).ok();
+    let (code, message) = match &error {
+        Some(error) => (Some(error.code.as_str()), error.message.as_str()),
+        None => (None, ""),
+    };
+    // The most specific code that the catalogue knows; the outermost is always there.
+    let entry = explain::graph(GraphAnswer { status, code, message });
+    let diagnostic = match code {
+        Some(code) => format!("{status} {code}: {} (request-id={request_id})", one_line(message)),
+        None => format!("{status}, not an answer of Graph's: {}", one_line(&String::from_utf8_lossy(body))),
+    };
+    Classified { entry, diagnostic }
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorObject,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// At most 300 characters without line ends: a proxy's page is long.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+}
+
+fn header(response: &reqwest::Response, name: &str) -> String {
+    let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or("none").to_owned()
+}
