@@ -402,3 +402,7 @@ fn compare(found: Vec<Result<Address, String>>, envelope: &[Address]) -> Result<
         Err(mismatch)
     }
 }
+
+#[cfg(test)]
+#[path = "recipients_tests.rs"]
+mod tests;

@@ -38,6 +38,7 @@ pub enum HeaderError {
 #[derive(Debug, Clone)]
 pub struct HeaderBlock<'a> {
     head: &'a [u8],
+    checksum: u32,
     fields: Vec<Field<'a>>,
 }
 
@@ -89,11 +90,14 @@ impl<'a> HeaderBlock<'a> {
         {
             return Ok(Self {
                 head: &[],
+                checksum: crc32fast::hash(&[]),
                 fields: Vec::new(),
             });
         }
+        let head = prefix.get(..end?).unwrap_or_default();
         Ok(Self {
-            head: prefix.get(..end?).unwrap_or_default(),
+            head,
+            checksum: crc32fast::hash(head),
             fields,
         })
     }
@@ -109,6 +113,12 @@ impl<'a> HeaderBlock<'a> {
     #[must_use]
     pub fn head_len(&self) -> usize {
         self.head.len()
+    }
+
+    /// CRC-32 of [`HeaderBlock::head`], by which changes find their header again.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// The fields, and the lines that are none, in order.

@@ -52,7 +52,7 @@ impl HeaderChanges {
     pub fn none(block: &HeaderBlock<'_>) -> Self {
         Self {
             len: block.head_len(),
-            crc: crc32fast::hash(block.head()),
+            crc: block.checksum(),
             ..Self::default()
         }
         .normal()
@@ -157,7 +157,7 @@ impl HeaderChanges {
     }
 
     fn bind(&mut self, block: &HeaderBlock<'_>) -> Result<(), ChangeError> {
-        let (len, crc) = (block.head_len(), crc32fast::hash(block.head()));
+        let (len, crc) = (block.head_len(), block.checksum());
         if !self.is_empty() && (self.len, self.crc) != (len, crc) {
             return Err(ChangeError::Mismatch);
         }
