@@ -1,1 +1,3 @@
+//! The program `smtp-oauth-bridge`; everything is in the library.
+
 fn main() {}
