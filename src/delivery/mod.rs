@@ -1,0 +1,24 @@
+//! Floor 4: from the spool to an upstream.
+//!
+//! [`Runner`] is the one loop that waits; it decides *when* something is tried, and owns all state. [`attempt`] is
+//! *how* a part is tried. What follows from an answer is decided by pure functions: [`settle`] for the part,
+//! [`retry`] for its time, [`gates`] for the account and mailbox.
+//!
+//! ```text
+//!              plan                due, gate open          marker committed
+//! accepted ─────────▶ waiting ───────────────────▶ ready ──────────────────▶ under way
+//!                        ▲                                                      │ report
+//!                        │ deferred, uncertain, gate closed                     ▼
+//!                        └──────────────────────────────────────────────── settled ──▶ ended │ held
+//! ```
+
+mod attempt;
+mod gates;
+mod plan;
+mod retry;
+mod runner;
+mod settle;
+
+pub use plan::{Account, Planner};
+pub use retry::Schedule;
+pub use runner::{Runner, Upstreams};

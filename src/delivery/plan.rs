@@ -1,0 +1,113 @@
+//! How a message is split into parts, once, before its first attempt.
+
+use crate::explain::local;
+use crate::mail::Address;
+use crate::mail::Disposition;
+use crate::mail::header::{HeaderBlock, HeaderChanges, MAX_HEADER_BLOCK};
+use crate::policy::{fit_header_to_envelope, summary};
+use crate::spool::{Body, BodyError, Message, PlannedPart};
+use serde::{Deserialize, Serialize};
+
+/// Decides which parts a message is sent in. Pure but for reading the beginning of the body.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    account: Account,
+}
+
+/// The account that a message goes out by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The mailbox that sends.
+    pub mailbox: Address,
+}
+
+/// A part, with what the log says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) part: PlannedPart,
+    pub(super) summary: String,
+}
+
+/// What a plan says about the header; stored with the part as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum HeaderPlan {
+    /// Send it with these changes.
+    Change(HeaderChanges),
+    /// It can never be sent to these recipients.
+    Refuse {
+        /// For replies and reports.
+        public: String,
+        /// For the operator.
+        diagnostic: String,
+    },
+}
+
+impl Planner {
+    /// All mail goes out by this account.
+    #[must_use]
+    pub fn new(account: Account) -> Self {
+        Self { account }
+    }
+
+    /// The parts of a message; together they have each recipient once. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The body cannot be read.
+    pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Vec<Planned>, BodyError> {
+        let beginning = body.beginning(MAX_HEADER_BLOCK)?;
+        let recipients = message.envelope.recipients();
+        let everybody: Vec<usize> = (0..recipients.len()).collect();
+        let block = match HeaderBlock::parse(&beginning, beginning.len() as u64 == body.size()) {
+            Ok(block) => block,
+            Err(error) => return Ok(vec![self.refused(everybody, &error.to_string(), &error.to_string())]),
+        };
+        let misfit = match fit_header_to_envelope(&block, recipients) {
+            Ok(changes) => return Ok(vec![self.changed(&block, everybody, changes)]),
+            Err(misfit) => misfit,
+        };
+        // Those who cannot be written into a header are refused; the others need not suffer for it.
+        let (bad, good): (Vec<usize>, Vec<usize>) =
+            everybody.into_iter().partition(|n| misfit.recipients.is_empty() || misfit.recipients.contains(&recipients[*n]));
+        let mut parts = vec![self.refused(bad, &misfit.public, &misfit.diagnostic)];
+        if !good.is_empty() {
+            let addresses: Vec<Address> = good.iter().map(|n| recipients[*n].clone()).collect();
+            parts.push(match fit_header_to_envelope(&block, &addresses) {
+                Ok(changes) => self.changed(&block, good, changes),
+                Err(misfit) => self.refused(good, &misfit.public, &misfit.diagnostic),
+            });
+        }
+        Ok(parts)
+    }
+
+    fn changed(&self, block: &HeaderBlock<'_>, recipients: Vec<usize>, changes: HeaderChanges) -> Planned {
+        let summary = summary(block, &changes);
+        let summary = if summary.is_empty() { "none".to_owned() } else { summary.join(", ") };
+        self.planned(recipients, &HeaderPlan::Change(changes), summary)
+    }
+
+    fn refused(&self, recipients: Vec<usize>, public: &str, diagnostic: &str) -> Planned {
+        let plan = HeaderPlan::Refuse { public: public.to_owned(), diagnostic: diagnostic.to_owned() };
+        self.planned(recipients, &plan, "refused".to_owned())
+    }
+
+    fn planned(&self, recipients: Vec<usize>, header: &HeaderPlan, summary: String) -> Planned {
+        let Account { name, mailbox } = self.account.clone();
+        Planned { part: PlannedPart { account: name, mailbox, changes: header.to_json(), recipients }, summary }
+    }
+}
+
+impl HeaderPlan {
+    fn to_json(&self) -> String {
+        // Serializing strings and numbers into memory cannot fail; an unreadable plan would be held, not lost.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a stored plan.
+    pub(super) fn from_json(text: &str) -> Result<Self, Disposition> {
+        serde_json::from_str(text)
+            .map_err(|error| local::UNREADABLE.disposition(format!("the stored plan is damaged: {error}"), None))
+    }
+}
