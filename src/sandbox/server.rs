@@ -98,11 +98,17 @@ impl Server {
             connections.spawn(async move {
                 match tls {
                     None => connection(stream, router, shutdown).await,
-                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, router, shutdown).await,
-                        Ok(Err(error)) => tracing::debug!(target: "sandbox", %error, "TLS handshake failed"),
-                        Err(_) => tracing::debug!(target: "sandbox", "TLS handshake took too long"),
-                    },
+                    Some(tls) => {
+                        let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
+                        match shutdown.run_until_cancelled(handshake).await {
+                            None => {}
+                            Some(Ok(Ok(stream))) => connection(stream, router, shutdown).await,
+                            Some(Ok(Err(error))) => {
+                                tracing::debug!(target: "sandbox", %error, "TLS handshake failed");
+                            }
+                            Some(Err(_)) => tracing::debug!(target: "sandbox", "TLS handshake took too long"),
+                        }
+                    }
                 }
                 drop(permit);
             });
