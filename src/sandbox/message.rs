@@ -4,11 +4,11 @@
 //! sides cannot share one mistake.
 
 use super::graph::Refusal;
-use crate::mail::Timestamp;
+use crate::mail::{Address, Timestamp};
 use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mail_parser::{HeaderName, MessageParser};
+use mail_parser::{Addr, HeaderName, MessageParser};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -109,8 +109,7 @@ impl Draft {
                 _ => continue,
             };
             for person in header.value.as_address().into_iter().flat_map(|list| list.iter()) {
-                let address = person.address.as_deref().or(person.name.as_deref());
-                let address = address.unwrap_or_default().to_owned();
+                let address = spelled(person);
                 match field {
                     Some(field) => recipients.push(Recipient { address, field }),
                     None => from.push(address),
@@ -232,6 +231,26 @@ impl Default for Message {
     }
 }
 
+/// The address of one entry of a list, quoted only where it must be.
+///
+/// `mail-parser` takes a quoted local part outside of angle brackets for the display name, keeps the quotes
+/// inside of them, and keeps a source route (RFC 5322 §4.4).
+fn spelled(person: &Addr<'_>) -> String {
+    let name = person.name.as_deref().unwrap_or_default();
+    let text = person.address.as_deref().unwrap_or(name);
+    let text = match text.split_once(':') {
+        Some((route, rest)) if route.starts_with('@') => rest,
+        _ => text,
+    };
+    let (local, domain) = text.rsplit_once('@').unwrap_or((text, ""));
+    let local = match local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => quoted,
+        None if local.is_empty() => name,
+        None => local,
+    };
+    Address::new(local, domain.trim()).map_or_else(|_| text.to_owned(), |address| address.to_string())
+}
+
 fn unreadable() -> Refusal {
     Refusal::new(400, "UnableToDeserializePostBody", "were unable to deserialize ")
 }
@@ -351,6 +370,24 @@ mod tests {
         );
         assert!(recipients("To: undisclosed-recipients:;\r\n").is_empty());
         assert!(recipients("To: \r\n").is_empty());
+    }
+
+    #[test]
+    fn quoted_local_parts_and_routes() {
+        for (list, address) in [
+            ("\"x y\"@c.example", "\"x y\"@c.example"),
+            ("Bob <\"q.r\"@d.example>", "q.r@d.example"),
+            ("<\"q r\"@d.example>", "\"q r\"@d.example"),
+            ("\"a@b\"@c.example", "\"a@b\"@c.example"),
+            ("\"a\\\"b\"@c.example", "\"a\\\"b\"@c.example"),
+            ("<@route.example:a@b.example>", "a@b.example"),
+            ("bob@[192.0.2.1]", "bob@[192.0.2.1]"),
+            ("jörg@müller.example", "jörg@müller.example"),
+            ("root", "root"),
+        ] {
+            let found = recipients(&format!("To: {list}\r\n"));
+            assert_eq!(found, [(address.to_owned(), Field::To)], "{list}");
+        }
     }
 
     #[test]

@@ -176,7 +176,9 @@ impl Tenant {
     }
 
     pub(super) fn may_send_as(&self, mailbox: &Mailbox, from: &str) -> bool {
-        let from = from.to_lowercase();
+        let from = from
+            .parse()
+            .map_or_else(|_| from.to_lowercase(), |from: Address| from.key());
         from == mailbox.address.key()
             || match &mailbox.send_as {
                 SendAs::Anyone => !self.switches.send_as_strict,
