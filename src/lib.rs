@@ -17,11 +17,13 @@
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod delivery;
 pub mod explain;
 pub mod http;
 pub mod mail;
 pub mod oauth;
 pub mod policy;
+pub mod sandbox;
 pub mod spool;
 pub mod telemetry;
 pub mod upstream;
