@@ -22,6 +22,7 @@ pub mod http;
 pub mod mail;
 pub mod oauth;
 pub mod policy;
+pub mod smtp;
 pub mod spool;
 pub mod telemetry;
 pub mod upstream;
