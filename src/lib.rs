@@ -25,6 +25,8 @@ pub mod http;
 pub mod mail;
 pub mod oauth;
 pub mod policy;
+pub mod sandbox;
+pub mod shutdown;
 pub mod smtp;
 pub mod spool;
 pub mod telemetry;
