@@ -61,6 +61,9 @@ def main():
     try:
         runner = unittest.TextTestRunner(verbosity=2, resultclass=Result, buffer=False, stream=sys.stdout)
         result = runner.run(unittest.TestSuite(chosen))
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        return 130
     finally:
         bridge.close_all()
     print("\nslowest:")

@@ -210,7 +210,7 @@ class Trouble(unittest.TestCase):
         self.world.sandbox.fault("sendMail", 1, kind="accept_then_close")
         bridge = self.start(delivery='on_uncertain = "hold"')
         self.send(bridge)
-        bridge.wait_log(r" uncertain .*it may have been delivered or not")
+        bridge.wait_log(r" held .*the message may have been delivered: ask a recipient")
         # A second message shows that deliveries go on, and that the first was not tried meanwhile.
         self.send(bridge)
         bridge.wait_log(r" released id=")
