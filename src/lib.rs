@@ -14,8 +14,10 @@
 //! 0  mail       the words
 //! ```
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod db;
 pub mod delivery;
 pub mod explain;
@@ -24,6 +26,8 @@ pub mod mail;
 pub mod oauth;
 pub mod policy;
 pub mod sandbox;
+pub mod shutdown;
+pub mod smtp;
 pub mod spool;
 pub mod telemetry;
 pub mod upstream;

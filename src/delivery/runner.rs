@@ -130,8 +130,10 @@ impl Runner {
             }
         };
         let Agenda { unplanned, due, next_due } = agenda;
-        for id in unplanned.into_iter().filter(|id| !self.planning.contains(id)).take(MAX_PLANNING) {
-            self.start_planning(id);
+        for id in unplanned {
+            if self.planning.len() < MAX_PLANNING && !self.planning.contains(&id) {
+                self.start_planning(id);
+            }
         }
         for part in due {
             let lane = lane_of(&part);

@@ -30,6 +30,8 @@ mod intake;
 mod open;
 mod store;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use crate::db::record::{

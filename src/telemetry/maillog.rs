@@ -79,7 +79,7 @@ impl Maillog {
     }
 
     /// The parts of a message were decided; one line for each.
-    pub fn planned(&self, id: QueueId, part: usize, account: &str, mailbox: &Address, recipients: usize, changes: &str) {
+    pub fn planned(&self, id: QueueId, part: u32, account: &str, mailbox: &Address, recipients: usize, changes: &str) {
         info!(target: "mail", %id, part, account, %mailbox, recipients, changes, "planned");
     }
 

@@ -1,0 +1,45 @@
+//! How the program ends, after sysexits.h.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// A command that did not succeed: what to tell, and who must act.
+#[derive(Debug)]
+pub(super) struct Failure {
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// The configuration is wrong (`EX_CONFIG`).
+    Config = 78,
+    /// Something on this machine is not as it must be (`EX_OSERR`).
+    System = 71,
+    /// A bug, or close to one (`EX_SOFTWARE`).
+    Internal = 70,
+}
+
+impl Failure {
+    pub(super) fn config(text: impl fmt::Display) -> Self {
+        Self { kind: Kind::Config, text: text.to_string() }
+    }
+
+    pub(super) fn system(text: impl fmt::Display) -> Self {
+        Self { kind: Kind::System, text: text.to_string() }
+    }
+
+    pub(super) fn internal(text: impl fmt::Display) -> Self {
+        Self { kind: Kind::Internal, text: text.to_string() }
+    }
+
+    pub(super) fn code(&self) -> ExitCode {
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.trim_end())
+    }
+}

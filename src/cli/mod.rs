@@ -1,0 +1,47 @@
+//! Floor 7: the command line. The only room that reads the environment, and that writes to standard output.
+
+mod args;
+mod check;
+mod exit;
+mod run;
+mod sandbox;
+mod surroundings;
+
+use args::{Cli, Command};
+use clap::Parser;
+use exit::Failure;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(args) => run::run(cli.config.as_deref(), &args),
+        Command::Check => check::check(cli.config.as_deref()),
+        Command::Sandbox(places) => sandbox::sandbox(&places),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If even standard error is closed, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            failure.code()
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away is not an error of ours.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// A runtime for the commands that wait.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("the runtime cannot start: {error}")))
+}

@@ -1,0 +1,164 @@
+//! Floor 6: the only file that knows everybody. Build, run, drain.
+
+use crate::clock::Clock;
+use crate::config::{self, Config, Grant, OnUncertain};
+use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
+use crate::http;
+use crate::oauth::{ClientCredentials, Tokens};
+use crate::smtp;
+use crate::spool::{Spool, SpoolError, SpoolSettings, Swept};
+use crate::telemetry::Maillog;
+use crate::upstream::{Graph, Upstream};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A daemon that is ready to run: its spool is open and swept, its sockets are bound.
+pub struct Daemon {
+    spool: Spool,
+    listeners: Vec<smtp::Bound>,
+    runner: Runner,
+    hostname: String,
+    clock: Clock,
+}
+
+/// How a running daemon is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Take no new mail, finish what is under way, leave the rest on disk.
+    pub soon: CancellationToken,
+    /// Do not wait for what is under way.
+    pub now: CancellationToken,
+}
+
+/// Why a daemon cannot start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] smtp::BindError),
+    /// TLS or the HTTP client.
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+    /// An account.
+    #[error("account {account}: {reason}")]
+    Account {
+        /// Its name.
+        account: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// How long messages being received and attempts under way may take to finish after a stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+impl Daemon {
+    /// Opens the spool, binds the sockets, prepares the accounts. Nothing is accepted or sent yet. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub fn build(config: &Config, clock: Clock) -> Result<Self, StartError> {
+        let listeners = config.listeners.iter().map(smtp::bind).collect::<Result<Vec<_>, _>>()?;
+        let client = http::client(config.tls.extra_ca_file.as_deref())?;
+        let mut upstreams = Upstreams::new();
+        for account in &config.accounts {
+            upstreams.insert(account.name.clone(), upstream(account, &client, clock)?);
+        }
+        let planner = planner(config)?;
+        let settings = SpoolSettings {
+            directory: config.state_dir.join("spool"),
+            max_size: config.spool.max_size,
+            min_free: config.spool.min_free,
+        };
+        let spool = Spool::open(&settings, clock)?;
+        report(spool.swept());
+        let hostname = config.hostname.clone();
+        let runner =
+            Runner::new(spool.store(), planner, upstreams, schedule(&config.delivery), clock, hostname.clone());
+        Ok(Self { spool, listeners: listeners.into_iter().flatten().collect(), runner, hostname, clock })
+    }
+
+    /// Where clients can connect: the listener's name and the real address.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.listeners.iter().map(|bound| (bound.name().to_owned(), bound.address())).collect()
+    }
+
+    /// Accepts and delivers until `stop`, then drains.
+    pub async fn run(self, stop: Stop) {
+        for (listener, address) in self.addresses() {
+            tracing::info!(listener, %address, "listening");
+        }
+        let server = smtp::Server { intake: self.spool.intake(), maillog: Maillog, clock: self.clock, hostname: self.hostname };
+        let accepting = smtp::serve(self.listeners, server, stop.soon.clone(), GRACE);
+        let delivering = self.runner.run(stop.soon.clone(), GRACE);
+        tracing::info!("ready");
+        tokio::select! {
+            _ = async { tokio::join!(accepting, delivering) } => {}
+            () = stop.now.cancelled() => {}
+        }
+        // Every other holder of the spool is gone: their futures were finished or dropped above.
+        let closed = tokio::task::spawn_blocking(|| self.spool.close());
+        if tokio::time::timeout(GRACE, closed).await.is_err() {
+            tracing::error!("the spool did not close in time; what was acknowledged is on the disk all the same");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn upstream(account: &config::Account, client: &reqwest::Client, clock: Clock) -> Result<Arc<dyn Upstream>, StartError> {
+    let Grant::ClientCredentials { secret } = &account.grant;
+    let endpoints = &account.endpoints;
+    let grant = ClientCredentials::new(
+        client.clone(),
+        endpoints.authority.as_str(),
+        account.tenant.as_str(),
+        account.client_id.as_str(),
+        SecretString::from(secret.expose().to_owned()),
+        format!("{}/.default", endpoints.graph_resource),
+    )
+    .map_err(|reason| StartError::Account { account: account.name.clone(), reason })?;
+    let graph = Graph::new(client.clone(), endpoints.graph.as_str(), Tokens::new(grant, clock));
+    Ok(Arc::new(graph))
+}
+
+fn planner(config: &Config) -> Result<Planner, StartError> {
+    let account = config.accounts.first().ok_or_else(|| StartError::Account {
+        account: "(none)".to_owned(),
+        reason: "the configuration has no account".to_owned(),
+    })?;
+    Ok(Planner::new(Account { name: account.name.clone(), mailbox: account.mailbox.clone() }))
+}
+
+fn schedule(delivery: &config::Delivery) -> Schedule {
+    Schedule {
+        waits: delivery.retry.clone(),
+        give_up_after: delivery.give_up_after,
+        uncertain_wait: delivery.uncertain_wait,
+        uncertain_retries: match delivery.on_uncertain {
+            OnUncertain::Retry => 2,
+            OnUncertain::Hold => 0,
+        },
+    }
+}
+
+fn report(swept: &Swept) {
+    let Swept { messages, removed, set_aside, damaged } = swept;
+    tracing::info!(messages, unfinished_removed = removed, "spool open");
+    if let Some(path) = damaged {
+        tracing::error!(
+            moved_to = %path.display(),
+            "the queue's database was damaged and was set aside; mail that it held is not sent until it is recovered"
+        );
+    }
+    if *set_aside > 0 {
+        tracing::error!(files = set_aside, "stored messages without a record were set aside in corrupt/");
+    }
+}

@@ -1,0 +1,231 @@
+//! The queue runner with a real spool and an upstream that follows a script.
+
+use crate::support::{accept, address, eventually, spool};
+use smtp_oauth_bridge::clock::Clock;
+use smtp_oauth_bridge::delivery::{Account, Planner, Runner, Schedule, Upstreams};
+use smtp_oauth_bridge::explain::{GraphAnswer, graph, local};
+use smtp_oauth_bridge::mail::{Disposition, QueueId, Receipt};
+use smtp_oauth_bridge::spool::{Slots, Spool, StoreError};
+use smtp_oauth_bridge::upstream::{Scripted, Upstream};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+struct Bridge {
+    spool: Spool,
+    upstream: Scripted,
+    stop: CancellationToken,
+    runner: JoinHandle<()>,
+}
+
+const MESSAGE: &[u8] = b"From: scanner@x.example\r\nTo: bob@y.example\r\nSubject: x\r\n\r\nbody\r\n";
+
+fn start(dir: &TempDir, upstream: Scripted) -> Bridge {
+    let spool = spool(dir.path());
+    let stop = CancellationToken::new();
+    let planner = Planner::new(Account { name: "office".to_owned(), mailbox: address("scanner@x.example") });
+    let schedule = Schedule {
+        waits: vec![Duration::from_millis(10)],
+        give_up_after: Duration::from_millis(100),
+        uncertain_wait: Duration::from_millis(20),
+        uncertain_retries: 2,
+    };
+    let office: Arc<dyn Upstream> = Arc::new(upstream.clone());
+    let upstreams = Upstreams::from([("office".to_owned(), office)]);
+    let hostname = "bridge.example".to_owned();
+    let runner = Runner::new(spool.store(), planner, upstreams, schedule, Clock::machine(), hostname);
+    let runner = tokio::spawn(runner.run(stop.clone(), Duration::from_secs(5)));
+    Bridge { spool, upstream, stop, runner }
+}
+
+impl Bridge {
+    async fn send(&self, to: &[&str], body: &[u8]) -> QueueId {
+        accept(&self.spool, "printer@x.example", to, body).await.id
+    }
+
+    async fn gone(&self, id: QueueId) {
+        eventually("the message left the queue", async || {
+            matches!(self.spool.store().message(id).await, Err(StoreError::Unknown(_))).then_some(())
+        })
+        .await;
+    }
+
+    async fn attempts(&self, count: usize) {
+        eventually("so many attempts", async || (self.upstream.delivered().len() >= count).then_some(())).await;
+    }
+
+    /// Waits until nothing is under way and nothing will ever be tried again by itself.
+    async fn at_rest(&self) {
+        let store = self.spool.store();
+        let someday = Clock::machine().now().plus(Duration::from_secs(365 * 86_400));
+        eventually("the queue came to rest", async || {
+            let agenda = store.agenda(someday, 1, |_| Slots { take: 1, skip: 0 }).await.unwrap();
+            let under_way = store.interrupted().await.unwrap();
+            (agenda.due.is_empty() && agenda.unplanned.is_empty() && under_way.is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.runner.await.unwrap();
+        let spool = self.spool;
+        tokio::task::spawn_blocking(|| spool.close()).await.unwrap();
+    }
+}
+
+fn deferred() -> Disposition {
+    let entry = graph(GraphAnswer { status: 500, code: Some("ErrorInternalServerError"), message: "" });
+    entry.disposition("busy", None)
+}
+
+fn failed() -> Disposition {
+    let entry = graph(GraphAnswer { status: 400, code: Some("ErrorInvalidRecipients"), message: "" });
+    entry.disposition("no", None)
+}
+
+#[tokio::test]
+async fn a_message_goes_out_with_our_received_field_and_nothing_else_changed() {
+    let dir = TempDir::new().unwrap();
+    let bridge = start(&dir, Scripted::default());
+    let id = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.gone(id).await;
+    let delivered = bridge.upstream.delivered();
+    let (parcel, octets) = &delivered[0];
+    let text = String::from_utf8(octets.clone()).unwrap();
+    assert!(text.starts_with("Received: from test"), "{text}");
+    assert!(octets.ends_with(MESSAGE));
+    assert_eq!(text.matches("Received:").count(), 1);
+    assert!(text.contains(&id.to_string()) && text.contains("bridge.example"));
+    assert_eq!(parcel.size(), octets.len() as u64);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn the_envelope_decides_who_is_named() {
+    let dir = TempDir::new().unwrap();
+    let bridge = start(&dir, Scripted::default());
+    let id = bridge.send(&["eve@y.example"], MESSAGE).await;
+    bridge.gone(id).await;
+    let (parcel, octets) = bridge.upstream.delivered().remove(0);
+    let text = String::from_utf8(octets).unwrap();
+    assert_eq!(parcel.recipients, [address("eve@y.example")]);
+    assert!(text.contains("To: undisclosed-recipients:;\r\n") && text.contains("Bcc: eve@y.example\r\n"), "{text}");
+    assert!(text.contains("X-Original-To: bob@y.example\r\n"));
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn deferred_is_tried_again_until_it_goes() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    upstream.will_answer([deferred(), deferred()]);
+    let bridge = start(&dir, upstream);
+    let id = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.gone(id).await;
+    assert_eq!(bridge.upstream.delivered().len(), 3);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn what_failed_stays_as_a_dead_letter_and_is_not_tried_again() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    upstream.will_answer([failed()]);
+    let bridge = start(&dir, upstream);
+    let dead = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.attempts(1).await;
+    let next = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.gone(next).await;
+    assert!(bridge.spool.store().message(dead).await.is_ok());
+    assert_eq!(bridge.upstream.delivered().len(), 2);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn giving_up_after_the_time_leaves_a_dead_letter() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    upstream.will_answer(std::iter::repeat_n(deferred(), 100));
+    let bridge = start(&dir, upstream);
+    let id = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.at_rest().await;
+    assert!(bridge.upstream.delivered().len() > 5);
+    assert!(bridge.upstream.delivered().len() < 30);
+    assert!(bridge.spool.store().message(id).await.is_ok());
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn an_unheard_answer_is_repeated_twice_and_then_waits_for_a_person() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    upstream.will_answer(std::iter::repeat_n(local::UNHEARD.disposition("cut", None), 10));
+    let bridge = start(&dir, upstream);
+    let id = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.at_rest().await;
+    assert_eq!(bridge.upstream.delivered().len(), 3);
+    assert!(bridge.spool.store().message(id).await.is_ok());
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_not_ready_keeps_its_mail_and_all_of_it_goes_when_it_is() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    upstream.will_prepare([Err(local::UNTRUSTED.disposition("", None)), Err(local::UNTRUSTED.disposition("", None))]);
+    let bridge = start(&dir, upstream);
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(bridge.send(&["bob@y.example"], MESSAGE).await);
+    }
+    for id in ids {
+        bridge.gone(id).await;
+    }
+    assert_eq!(bridge.upstream.delivered().len(), 5);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_closes_the_gate_and_opens_it_again() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    let receipt = Receipt { diagnostic: String::new(), pause: Some(Duration::from_millis(300)) };
+    upstream.will_answer([Disposition::Relayed(receipt)]);
+    let bridge = start(&dir, upstream);
+    let first = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.gone(first).await;
+    let begun = tokio::time::Instant::now();
+    let second = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.gone(second).await;
+    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_at_a_stop_goes_out_after_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let upstream = Scripted::default();
+    upstream.will_prepare(std::iter::repeat_n(Err(local::UNREACHABLE.disposition("", None)), 1000));
+    let bridge = start(&dir, upstream);
+    let id = bridge.send(&["bob@y.example"], MESSAGE).await;
+    bridge.stop().await;
+    let bridge = start(&dir, Scripted::default());
+    bridge.gone(id).await;
+    assert_eq!(bridge.upstream.delivered().len(), 1);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_recipient_that_no_header_can_name_fails_alone() {
+    let dir = TempDir::new().unwrap();
+    let bridge = start(&dir, Scripted::default());
+    let id = bridge.send(&["bob@y.example", "root"], MESSAGE).await;
+    bridge.attempts(1).await;
+    let (parcel, _) = bridge.upstream.delivered().remove(0);
+    assert_eq!(parcel.recipients, [address("bob@y.example")]);
+    assert!(bridge.spool.store().message(id).await.is_ok(), "the other one is a dead letter");
+    bridge.stop().await;
+}

@@ -1,0 +1,6 @@
+//! All integration tests in one binary: it links once.
+
+mod delivery;
+mod floors;
+mod graph;
+mod support;
