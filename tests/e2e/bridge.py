@@ -116,6 +116,8 @@ def closed(thing):
 
 def close_all():
     """Ends whatever a test has left behind, the last first; the runner calls it whatever happens."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # who presses ctrl-c twice shall not leave servers behind
     while OPEN:
         OPEN.pop().__exit__(None, None, None)
 
