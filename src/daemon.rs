@@ -21,7 +21,6 @@ pub struct Daemon {
     listeners: Vec<smtp::Bound>,
     runner: Runner,
     hostname: String,
-    clock: Clock,
 }
 
 /// How a running daemon is told to end.
@@ -82,13 +81,13 @@ impl Daemon {
         let hostname = config.hostname.clone();
         let runner =
             Runner::new(spool.store(), planner, upstreams, schedule(&config.delivery), clock, hostname.clone());
-        Ok(Self { spool, listeners: listeners.into_iter().flatten().collect(), runner, hostname, clock })
+        Ok(Self { spool, listeners: listeners.into_iter().flatten().collect(), runner, hostname })
     }
 
     /// Where clients can connect: the listener's name and the real address.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.listeners.iter().map(|bound| (bound.name().to_owned(), bound.address())).collect()
+        self.listeners.iter().map(|bound| (bound.listener().to_owned(), bound.address())).collect()
     }
 
     /// Accepts and delivers until `stop`, then drains.
@@ -96,8 +95,8 @@ impl Daemon {
         for (listener, address) in self.addresses() {
             tracing::info!(listener, %address, "listening");
         }
-        let server = smtp::Server { intake: self.spool.intake(), maillog: Maillog, clock: self.clock, hostname: self.hostname };
-        let accepting = smtp::serve(self.listeners, server, stop.soon.clone(), GRACE);
+        let services = smtp::Services { hostname: self.hostname, intake: self.spool.intake(), maillog: Maillog };
+        let accepting = within_grace(smtp::serve(self.listeners, services, stop.soon.clone()), &stop.soon);
         let delivering = self.runner.run(stop.soon.clone(), GRACE);
         tracing::info!("ready");
         tokio::select! {
@@ -110,6 +109,16 @@ impl Daemon {
             tracing::error!("the spool did not close in time; what was acknowledged is on the disk all the same");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Runs `work` until it ends by itself, or until [`GRACE`] after `stop`.
+async fn within_grace(work: impl Future<Output = ()>, stop: &CancellationToken) {
+    tokio::select! {
+        () = work => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
+            tracing::warn!("clients that were still sending were cut off; they will send again");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the listener answers to a command (RFC 5321 §4.2).
 
 use super::{EnhancedCode, StatusClass};
+use std::fmt;
 
 /// An SMTP reply: a code, an enhanced status code where one is due, and one or more lines of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +62,7 @@ impl Reply {
 
     /// Appends the reply as it goes over the wire, each line ended by CRLF.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        let class = match self.code / 100 {
-            2 | 3 => StatusClass::Success,
-            4 => StatusClass::Transient,
-            _ => StatusClass::Permanent,
-        };
+        let class = self.class();
         for (n, line) in self.lines.iter().enumerate() {
             let separator = if n + 1 == self.lines.len() { ' ' } else { '-' };
             out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
@@ -79,6 +76,25 @@ impl Reply {
             );
             out.extend_from_slice(b"\r\n");
         }
+    }
+
+    fn class(&self) -> StatusClass {
+        match self.code / 100 {
+            2 | 3 => StatusClass::Success,
+            4 => StatusClass::Transient,
+            _ => StatusClass::Permanent,
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    /// Codes and the first line of text, for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.code)?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, "{} ", enhanced.with_class(self.class()))?;
+        }
+        f.write_str(self.text())
     }
 }
 
@@ -100,5 +116,9 @@ mod tests {
             "452-4.3.1 full\r\n452 4.3.1 later\r\n"
         );
         assert_eq!(wire(&Reply::new(250, 0, 0, "a\r\nb")), "250 2.0.0 a  b\r\n");
+        assert_eq!(
+            Reply::new(452, 3, 1, "full").line("later").to_string(),
+            "452 4.3.1 full"
+        );
     }
 }

@@ -3,13 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 use time::OffsetDateTime;
-use time::format_description::well_known::{Rfc2822, Rfc3339};
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc2822;
+use time::macros::format_description;
 
 /// Milliseconds since 1970-01-01 00:00 UTC, without leap seconds.
 ///
 /// Reading the clock is `clock::Clock`'s business; everybody else is given one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);
+
+/// RFC 3339 with always three digits of milliseconds, so that lines of a log stand below each other.
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 impl Timestamp {
     /// From milliseconds since the epoch, the form in which it is stored.
@@ -55,7 +61,7 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds: `2026-11-21T08:47:00.123Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.date().format(&Rfc3339).unwrap_or_default())
+        f.write_str(&self.date().format(MILLISECONDS).unwrap_or_default())
     }
 }
 
@@ -65,6 +71,7 @@ mod tests {
 
     #[test]
     fn a_moment_in_both_notations() {
+        assert_eq!(Timestamp::from_millis(960).to_string(), "1970-01-01T00:00:00.960Z");
         let moment = Timestamp::from_millis(1_795_250_820_123);
         assert_eq!(moment.to_string(), "2026-11-21T08:47:00.123Z");
         assert_eq!(moment.rfc5322(), "Sat, 21 Nov 2026 08:47:00 +0000");

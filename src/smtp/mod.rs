@@ -1,14 +1,24 @@
-//! stub
-#![allow(missing_docs)]
-use crate::clock::Clock;
-use crate::config::Listener;
-use crate::spool::Intake;
-use crate::telemetry::Maillog;
-pub struct Bound;
-impl Bound { pub fn name(&self) -> &str { "x" } pub fn address(&self) -> std::net::SocketAddr { "127.0.0.1:1".parse().unwrap() } }
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct BindError;
-pub fn bind(_: &Listener) -> Result<Vec<Bound>, BindError> { Ok(vec![Bound]) }
-pub struct Server { pub intake: Intake, pub maillog: Maillog, pub clock: Clock, pub hostname: String }
-pub async fn serve(_: Vec<Bound>, _s: Server, stop: tokio_util::sync::CancellationToken, _g: std::time::Duration) { stop.cancelled().await; }
+//! Floor 4: the listener. Plain SMTP comes in here, and a 250 after the final dot means that the spool has it.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `listener` | sockets: binding, accepting, limits, the end |
+//! | `connection` | one client: reading, writing, timeouts; any stream, so that TLS is a wrapper around one |
+//! | `session` | what to answer to a line; no I/O |
+//! | `command` | what a line says |
+//! | `data` | where a message ends; no I/O |
+//!
+//! Liberal in what a command may look like, strict about framing: a client may write a command badly, but nothing
+//! ever changes where a message ends. What devices really do is written down as dialogs in `tests/dialogs/`.
+
+mod command;
+mod connection;
+mod data;
+mod listener;
+mod session;
+
+pub use data::{DataReader, Decoded};
+pub use listener::{BindError, Bound, Services, bind, serve};
+pub use session::{
+    Action, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_RECIPIENTS, Session, SessionSettings, Step,
+};

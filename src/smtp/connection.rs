@@ -1,0 +1,429 @@
+//! One client: reads, writes and waits, and asks the session what to say.
+
+use super::data::{DataReader, Decoded};
+use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
+use crate::mail::Reply;
+use crate::spool::AcceptError;
+use crate::spool::Draft;
+use crate::spool::Intake;
+use crate::telemetry::Maillog;
+use crate::telemetry::maillog::Client;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long it may take for the next piece of a message (RFC 5321 §4.5.3.2.5).
+const DATA_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+/// How long it may take to take our replies.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long it may take to take our last reply and to close its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest command line. RFC 5321 §4.5.3.1.4 asks for 512 octets and more for extensions.
+const MAX_LINE: usize = 4 * 1024;
+/// How much is read at once.
+const READ_SIZE: usize = 32 * 1024;
+/// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
+const MAX_GATHERED: usize = 8 * 1024;
+
+/// What all connections of a listener have in common.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) settings: Arc<SessionSettings>,
+    pub(super) intake: Intake,
+    pub(super) maillog: Maillog,
+    pub(super) stop: CancellationToken,
+}
+
+/// Serves one client until it leaves, or is sent away.
+pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    client: IpAddr,
+    surroundings: Arc<Surroundings>,
+) {
+    let session = Session::new(surroundings.settings.clone(), client);
+    let (input, output) = (Input::default(), Vec::new());
+    let mut connection = Connection {
+        stream,
+        client,
+        input,
+        output,
+        session,
+        surroundings,
+    };
+    let end = connection.run().await;
+    connection.finish(end).await;
+}
+
+struct Connection<S> {
+    stream: S,
+    client: IpAddr,
+    input: Input,
+    output: Vec<u8>,
+    session: Session,
+    surroundings: Arc<Surroundings>,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The session said so.
+    Closed,
+    /// The client went away.
+    Left,
+    /// The network, or the client went away rudely.
+    Broken(io::Error),
+    /// The client took too long.
+    TimedOut,
+    /// We stop.
+    Stopping,
+    /// The client speaks TLS.
+    Tls,
+}
+
+/// A line of input.
+enum Line {
+    /// So many octets of the input, the line end included.
+    Whole(usize),
+    /// One that was thrown away.
+    TooLong,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn run(&mut self) -> End {
+        let greeting = self.session.greeting();
+        self.say(&greeting);
+        loop {
+            let step = match self.next_line().await {
+                Ok(Line::Whole(octets)) => {
+                    let line = self.input.unread().get(..octets).unwrap_or_default();
+                    let step = self.session.command(line, || self.surroundings.intake.room());
+                    self.input.consume(octets);
+                    step
+                }
+                Ok(Line::TooLong) => self.session.line_too_long(),
+                Err(end) => return end,
+            };
+            let Step {
+                reply,
+                action,
+                refused,
+            } = step;
+            self.say(&reply);
+            if refused {
+                self.surroundings
+                    .maillog
+                    .refused(self.client(), &reply.to_string());
+            }
+            // Boxed, so that an idle connection does not carry the room for a message.
+            let done = match action {
+                Action::Continue => Ok(()),
+                Action::ReadData(incoming) => Box::pin(self.receive(*incoming)).await,
+                Action::Discard(octets) => Box::pin(self.discard(octets)).await,
+                Action::Close => Err(End::Closed),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// The next command line. While it waits, and before each line, the end of the daemon is heard.
+    async fn next_line(&mut self) -> Result<Line, End> {
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let (mut searched, mut skipping) = (0, false);
+        if self.output.len() > MAX_GATHERED {
+            self.flush().await?;
+        }
+        loop {
+            if self.surroundings.stop.is_cancelled() {
+                return Err(End::Stopping);
+            }
+            let unread = self.input.unread();
+            // A TLS record of type handshake (RFC 8446 §5.1). No command begins like that.
+            if !skipping && unread.starts_with(&[0x16, 0x03]) {
+                return Err(End::Tls);
+            }
+            let end = memchr::memchr(b'\n', unread.get(searched..).unwrap_or_default());
+            match end.map(|at| searched + at + 1) {
+                Some(octets) if skipping || octets > MAX_LINE => {
+                    self.input.consume(octets);
+                    return Ok(Line::TooLong);
+                }
+                Some(octets) => return Ok(Line::Whole(octets)),
+                None if skipping || unread.len() > MAX_LINE => {
+                    self.input.consume(unread.len());
+                    skipping = true;
+                    searched = 0;
+                }
+                None => searched = unread.len(),
+            }
+            self.flush().await?;
+            self.input.release();
+            let stop = self.surroundings.stop.clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopping),
+                read = timeout_at(deadline, self.input.read(&mut self.stream)) => heard(read)?,
+            };
+        }
+    }
+
+    /// Reads a message to its final dot and answers. A message that cannot be taken is read to its end all the same,
+    /// so that the client hears the answer and the next command is one.
+    async fn receive(&mut self, incoming: Incoming) -> Result<(), End> {
+        let mut octets = 0;
+        let draft = match self.read_message(&mut octets).await {
+            Ok(draft) => draft,
+            Err(end) => {
+                self.surroundings.maillog.lost(self.client(), octets);
+                return Err(end);
+            }
+        };
+        let Incoming { envelope, origin } = incoming;
+        let result = match draft {
+            Ok(draft) => draft.accept(envelope, origin).await.map_err(Refusal::Spool),
+            Err(refusal) => Err(refusal),
+        };
+        let reply = match result {
+            Ok(message) => {
+                let greeting = &message.origin.greeting;
+                let client = self.client();
+                self.surroundings.maillog.accepted(
+                    message.id,
+                    &message.envelope,
+                    message.size,
+                    client,
+                    greeting,
+                );
+                self.session.data_finished(Ok(message.id))
+            }
+            Err(refusal) => {
+                let reply = self.session.data_finished(Err(refusal.error()));
+                self.surroundings
+                    .maillog
+                    .refused(self.client(), &refusal.told(&reply));
+                reply
+            }
+        };
+        self.say(&reply);
+        Ok(())
+    }
+
+    /// Reads a message to its final dot, into a draft as long as it can be taken.
+    async fn read_message(&mut self, octets: &mut u64) -> Result<Result<Draft, Refusal>, End> {
+        let limit = self.surroundings.settings.max_message_size;
+        let mut draft = Ok(self.surroundings.intake.begin());
+        let mut reader = DataReader::new();
+        loop {
+            let unread = self.input.unread();
+            let mut rest = unread;
+            let ended = loop {
+                match reader.next(&mut rest) {
+                    Decoded::Text(text) => {
+                        *octets += text.len() as u64;
+                        if *octets > limit && draft.is_ok() {
+                            draft = Err(Refusal::TooLarge);
+                        }
+                        if let Ok(open) = &mut draft
+                            && let Err(error) = open.write(text).await
+                        {
+                            draft = Err(Refusal::Spool(error));
+                        }
+                    }
+                    Decoded::End => break true,
+                    Decoded::More => break false,
+                }
+            };
+            let used = unread.len() - rest.len();
+            self.input.consume(used);
+            if ended {
+                return Ok(draft);
+            }
+            self.flush().await?;
+            heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)?;
+        }
+    }
+
+    /// Reads octets that are not wanted.
+    async fn discard(&mut self, mut octets: u64) -> Result<(), End> {
+        loop {
+            let used = usize::try_from(octets)
+                .unwrap_or(usize::MAX)
+                .min(self.input.unread().len());
+            self.input.consume(used);
+            octets -= used as u64;
+            if octets == 0 {
+                return Ok(());
+            }
+            self.flush().await?;
+            heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)?;
+        }
+    }
+
+    /// The last words.
+    async fn finish(mut self, end: End) {
+        let client = self.client();
+        match &end {
+            End::Closed => {}
+            End::Left => {
+                tracing::debug!(client = %client.address, listener = client.listener, "the client left")
+            }
+            End::Broken(error) => {
+                tracing::debug!(client = %client.address, listener = client.listener, %error, "the connection broke");
+            }
+            End::TimedOut => self.say(&Reply::new(
+                421,
+                4,
+                2,
+                "nothing was heard for too long, closing the connection",
+            )),
+            End::Stopping => self.say(&Reply::new(
+                421,
+                3,
+                2,
+                "the bridge is shutting down, try again later",
+            )),
+            End::Tls => self.surroundings.maillog.refused(
+                client,
+                "nothing, and closed: the client speaks TLS, which this listener does not; \
+                 switch encryption (SSL/TLS) off for this server in the device",
+            ),
+        }
+        if matches!(end, End::Left | End::Broken(_)) {
+            return;
+        }
+        // A socket that is closed with unread input is reset, and the client may lose our reply: so what it still
+        // sends is read for a moment. Not while stopping, where nobody has sent anything.
+        let _ = timeout(CLOSE_TIMEOUT, async {
+            self.flush().await.ok()?;
+            self.stream.shutdown().await.ok()?;
+            while !matches!(end, End::Stopping) && self.input.read(&mut self.stream).await.ok()? > 0 {
+                self.input.consume(self.input.unread().len());
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        reply.write_to(&mut self.output);
+    }
+
+    /// Sends the replies that have gathered.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let output = std::mem::take(&mut self.output);
+        let sent = timeout(REPLY_TIMEOUT, async {
+            self.stream.write_all(&output).await?;
+            self.stream.flush().await
+        });
+        match sent.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Broken(error)),
+            Err(_) => Err(End::Broken(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn client(&self) -> Client<'_> {
+        Client {
+            address: self.client,
+            listener: &self.surroundings.settings.listener,
+        }
+    }
+}
+
+/// Why a message is not taken.
+#[derive(Debug)]
+enum Refusal {
+    TooLarge,
+    Spool(AcceptError),
+}
+
+impl Refusal {
+    fn error(&self) -> DataError {
+        match self {
+            Self::TooLarge => DataError::TooLarge,
+            Self::Spool(AcceptError::Full(_)) => DataError::Full,
+            Self::Spool(AcceptError::Disk(_)) => DataError::Disk,
+        }
+    }
+
+    /// The reply as the log has it: the operator learns more than the client.
+    fn told(&self, reply: &Reply) -> String {
+        match self {
+            Self::TooLarge => reply.to_string(),
+            Self::Spool(error) => format!("{reply} ({error})"),
+        }
+    }
+}
+
+/// What a read came to.
+fn heard(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result<(), End> {
+    match read {
+        Ok(Ok(0)) => Err(End::Left),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(End::Broken(error)),
+        Err(_) => Err(End::TimedOut),
+    }
+}
+
+/// What was read and not yet used. It holds no memory while a client is silent.
+#[derive(Debug, Default)]
+struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Input {
+    fn unread(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    fn consume(&mut self, octets: usize) {
+        self.start = (self.start + octets).min(self.buffer.len());
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Gives an empty buffer's memory back.
+    fn release(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// Reads once; 0 is the end of the stream.
+    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, stream)).await
+    }
+
+    /// Reads onto the stack and keeps only what came: waiting costs no buffer.
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+}

@@ -1,0 +1,397 @@
+//! What is said between a client and us, without I/O: a line in, a reply and an action out.
+
+use super::command::{self, Command, CommandError, Ignored, Mail, PathError, Rcpt};
+use crate::mail::Address;
+use crate::mail::BodyType;
+use crate::mail::Envelope;
+use crate::mail::QueueId;
+use crate::mail::Reply;
+use crate::mail::ReversePath;
+use crate::spool::Origin;
+use crate::spool::Room;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Recipients of one message; the 100 of RFC 5321 §4.5.3.1.10 are the least that a server must take.
+pub const MAX_RECIPIENTS: usize = 1000;
+
+/// So many bad commands in a row end a session.
+pub const MAX_BAD_IN_A_ROW: u32 = 20;
+
+/// So many bad commands without an accepted message between them end a session.
+pub const MAX_BAD: u32 = 100;
+
+/// What all sessions of a listener have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Our name, for the greeting.
+    pub hostname: String,
+    /// The listener's name.
+    pub listener: String,
+    /// The largest message in octets (RFC 1870).
+    pub max_message_size: u64,
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<SessionSettings>,
+    client: IpAddr,
+    greeting: String,
+    esmtp: bool,
+    transaction: Option<Box<Transaction>>,
+    bad_in_a_row: u32,
+    bad: u32,
+}
+
+/// What is to be done about a line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The answer.
+    pub reply: Reply,
+    /// What comes after the answer.
+    pub action: Action,
+    /// True if a sender, recipient or message was turned away, which belongs in the log.
+    pub refused: bool,
+}
+
+/// What comes after an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The next command.
+    Continue,
+    /// The message follows, up to its final dot; then [`Session::data_finished`].
+    ReadData(Box<Incoming>),
+    /// So many octets follow that are no commands and not wanted either.
+    Discard(u64),
+    /// Nothing: the connection ends.
+    Close,
+}
+
+/// The envelope of a message whose text follows, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// What MAIL and RCPT said.
+    pub envelope: Envelope,
+    /// Who said it.
+    pub origin: Origin,
+}
+
+/// Why a message that was read to its end is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataError {
+    /// Larger than the limit.
+    TooLarge,
+    /// No room in the spool.
+    Full,
+    /// The spool cannot be written.
+    Disk,
+}
+
+/// What MAIL and RCPT said so far.
+#[derive(Debug)]
+struct Transaction {
+    reverse_path: ReversePath,
+    body_type: BodyType,
+    recipients: Vec<Address>,
+    keys: HashSet<String>,
+}
+
+impl Session {
+    /// A session with `client`, before the greeting.
+    #[must_use]
+    pub fn new(settings: Arc<SessionSettings>, client: IpAddr) -> Self {
+        let greeting = String::new();
+        Self {
+            settings,
+            client,
+            greeting,
+            esmtp: false,
+            transaction: None,
+            bad_in_a_row: 0,
+            bad: 0,
+        }
+    }
+
+    /// What we say first (RFC 5321 §4.2, 220).
+    #[must_use]
+    pub fn greeting(&self) -> Reply {
+        Reply::plain(220, format!("{} ESMTP smtp-oauth-bridge", self.settings.hostname))
+    }
+
+    /// What to do about a command line, with or without its line end. `room` is asked if a message begins.
+    pub fn command(&mut self, line: &[u8], room: impl FnOnce() -> Room) -> Step {
+        let step = match command::parse(line) {
+            Ok(command) => self.perform(command, room),
+            Err(error) => refuse_line(&error),
+        };
+        self.judge(step)
+    }
+
+    /// What to do about a line that was too long to be kept (RFC 5321 §4.5.3.1.9).
+    pub fn line_too_long(&mut self) -> Step {
+        self.judge(answer(Reply::new(500, 5, 2, "the line is too long")))
+    }
+
+    /// The answer after the final dot: the message is on the disk under this id, or it is not ours.
+    pub fn data_finished(&mut self, result: Result<QueueId, DataError>) -> Reply {
+        match result {
+            Ok(id) => {
+                (self.bad, self.bad_in_a_row) = (0, 0);
+                Reply::new(250, 0, 0, format!("Ok: queued as {id}"))
+            }
+            Err(DataError::TooLarge) => self.too_large(),
+            Err(DataError::Full) => full(),
+            Err(DataError::Disk) => Reply::new(
+                451,
+                3,
+                0,
+                "the message could not be stored, try again later; the log of the bridge says why",
+            ),
+        }
+    }
+
+    fn perform(&mut self, command: Command, room: impl FnOnce() -> Room) -> Step {
+        match command {
+            Command::Helo(name) => self.greet(name, false),
+            Command::Ehlo(name) => self.greet(name, true),
+            Command::Mail(mail) => self.mail(mail, room),
+            Command::Rcpt(rcpt) => self.rcpt(rcpt),
+            Command::Data => self.data(),
+            Command::Rset => {
+                self.transaction = None;
+                answer(Reply::new(250, 0, 0, "Ok"))
+            }
+            Command::Noop => answer(Reply::new(250, 0, 0, "Ok")),
+            // RFC 5321 §3.5.3: 252 where it is not disclosed who exists.
+            Command::Vrfy => answer(Reply::new(252, 5, 0, "send some mail, it will be relayed")),
+            Command::Expn => answer(Reply::new(502, 5, 1, "there are no lists here")),
+            Command::Help => answer(Reply::new(
+                214,
+                0,
+                0,
+                "this is smtp-oauth-bridge; commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
+            )),
+            Command::Quit => close(Reply::new(221, 0, 0, "Bye")),
+            Command::StartTls => answer(Reply::new(
+                502,
+                5,
+                1,
+                "STARTTLS is not offered here: switch encryption off for this server in the device",
+            )),
+            Command::Auth => answer(Reply::new(
+                502,
+                5,
+                1,
+                "login is not offered here and not needed: switch SMTP authentication off in the device",
+            )),
+            // RFC 3030 §2: the octets follow whatever we answer; taken for commands, they could do harm.
+            Command::Bdat(octets) => Step {
+                action: Action::Discard(octets),
+                ..answer(Reply::new(
+                    502,
+                    5,
+                    1,
+                    "BDAT is not offered here: send the message with DATA",
+                ))
+            },
+            Command::Foreign => close(Reply::new(500, 5, 2, "this is an SMTP server")),
+        }
+    }
+
+    /// RFC 5321 §4.1.4: EHLO or HELO in the middle of a session resets it.
+    fn greet(&mut self, name: String, esmtp: bool) -> Step {
+        self.transaction = None;
+        (self.greeting, self.esmtp) = (name, esmtp);
+        let reply = Reply::plain(250, self.settings.hostname.clone());
+        if !esmtp {
+            return answer(reply);
+        }
+        answer(
+            reply
+                .line("PIPELINING")
+                .line(format!("SIZE {}", self.settings.max_message_size))
+                .line("8BITMIME")
+                .line("ENHANCEDSTATUSCODES"),
+        )
+    }
+
+    /// MAIL. It is served without HELO too, as Postfix does: scripts forget it, and nothing depends on it.
+    fn mail(&mut self, mail: Mail, room: impl FnOnce() -> Room) -> Step {
+        self.note(&mail.ignored);
+        if self.transaction.is_some() {
+            return answer(Reply::new(
+                503,
+                5,
+                1,
+                "a message was already begun: send RCPT, or RSET to begin again",
+            ));
+        }
+        if mail
+            .size
+            .is_some_and(|size| size > self.settings.max_message_size)
+        {
+            return refuse(self.too_large());
+        }
+        if room() == Room::Full {
+            return refuse(full());
+        }
+        self.transaction = Some(Box::new(Transaction {
+            reverse_path: mail.path,
+            body_type: mail.body,
+            recipients: Vec::new(),
+            keys: HashSet::new(),
+        }));
+        answer(Reply::new(250, 1, 0, "Ok"))
+    }
+
+    fn rcpt(&mut self, rcpt: Rcpt) -> Step {
+        self.note(&rcpt.ignored);
+        let Some(transaction) = &mut self.transaction else {
+            return answer(Reply::new(503, 5, 1, "send MAIL FROM first"));
+        };
+        let recipient = rcpt.recipient;
+        if recipient.domain().is_empty() {
+            let text = format!("<{recipient}> has no domain: write the whole address, like name@example.com");
+            return refuse(Reply::new(550, 1, 3, text));
+        }
+        let key = recipient.key();
+        if !transaction.keys.contains(&key) {
+            // RFC 5321 §4.5.3.1.10: 452, and the client sends the rest in a message of its own.
+            if transaction.recipients.len() >= MAX_RECIPIENTS {
+                let text =
+                    format!("more than {MAX_RECIPIENTS} recipients: send to the others in another message");
+                return refuse(Reply::new(452, 5, 3, text));
+            }
+            transaction.keys.insert(key);
+            transaction.recipients.push(recipient);
+        }
+        answer(Reply::new(250, 1, 5, "Ok"))
+    }
+
+    fn data(&mut self) -> Step {
+        let Some(transaction) = &mut self.transaction else {
+            return answer(Reply::new(503, 5, 1, "send MAIL FROM and RCPT TO first"));
+        };
+        let recipients = std::mem::take(&mut transaction.recipients);
+        let reverse_path = transaction.reverse_path.clone();
+        let Ok(envelope) = Envelope::new(reverse_path, recipients, transaction.body_type) else {
+            // RFC 5321 §3.3.
+            return answer(Reply::new(
+                554,
+                5,
+                1,
+                "there is no valid recipient: send RCPT TO first",
+            ));
+        };
+        self.transaction = None;
+        let origin = Origin {
+            client: self.client,
+            greeting: self.greeting.clone(),
+            esmtp: self.esmtp,
+            listener: self.settings.listener.clone(),
+        };
+        Step {
+            action: Action::ReadData(Box::new(Incoming { envelope, origin })),
+            ..answer(Reply::plain(354, "End data with <CR><LF>.<CR><LF>"))
+        }
+    }
+
+    /// Counts bad commands and ends a session that has too many of them: it is not mail.
+    fn judge(&mut self, step: Step) -> Step {
+        if !matches!(step.reply.code(), 500..=504) {
+            if step.reply.is_positive() {
+                self.bad_in_a_row = 0;
+            }
+            return step;
+        }
+        self.bad += 1;
+        self.bad_in_a_row += 1;
+        if step.action == Action::Close || (self.bad_in_a_row < MAX_BAD_IN_A_ROW && self.bad < MAX_BAD) {
+            return step;
+        }
+        Step {
+            refused: true,
+            ..close(Reply::new(
+                421,
+                7,
+                0,
+                "too many bad commands, closing the connection",
+            ))
+        }
+    }
+
+    fn note(&self, ignored: &[Ignored]) {
+        let (client, listener) = (self.client, &self.settings.listener);
+        for Ignored { parameter, known } in ignored {
+            if *known {
+                tracing::debug!(%client, listener, parameter, "a parameter without effect here was ignored");
+            } else {
+                tracing::info!(%client, listener, parameter, "an unknown parameter was ignored");
+            }
+        }
+    }
+
+    fn too_large(&self) -> Reply {
+        let limit = self.settings.max_message_size;
+        let text = format!(
+            "the message is larger than the {limit} octets that listener {} takes",
+            self.settings.listener
+        );
+        Reply::new(552, 3, 4, text)
+    }
+}
+
+fn full() -> Reply {
+    Reply::new(
+        452,
+        3,
+        1,
+        "there is no room for more mail at the moment, try again later",
+    )
+}
+
+fn refuse_line(error: &CommandError) -> Step {
+    match error {
+        CommandError::Unknown => answer(Reply::new(500, 5, 2, "this is not a command that is known here")),
+        CommandError::NoArguments => answer(Reply::new(501, 5, 4, "DATA takes no argument")),
+        CommandError::Sender(PathError::Missing) => answer(Reply::new(
+            501,
+            5,
+            4,
+            "the sender is missing: MAIL FROM:<name@example.com>",
+        )),
+        CommandError::Recipient(PathError::Missing) => answer(Reply::new(
+            501,
+            5,
+            4,
+            "the recipient is missing: RCPT TO:<name@example.com>",
+        )),
+        // RFC 3463 §3.2: 1.7 for the sender's address, 1.3 for a recipient's.
+        CommandError::Sender(error) => refuse(Reply::new(501, 1, 7, format!("bad sender: {error}"))),
+        CommandError::Recipient(error) => refuse(Reply::new(501, 1, 3, format!("bad recipient: {error}"))),
+    }
+}
+
+fn answer(reply: Reply) -> Step {
+    Step {
+        reply,
+        action: Action::Continue,
+        refused: false,
+    }
+}
+
+fn refuse(reply: Reply) -> Step {
+    Step {
+        refused: true,
+        ..answer(reply)
+    }
+}
+
+fn close(reply: Reply) -> Step {
+    Step {
+        action: Action::Close,
+        ..answer(reply)
+    }
+}
