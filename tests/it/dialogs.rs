@@ -2,10 +2,11 @@
 
 use smtp_oauth_bridge::clock::Clock;
 use smtp_oauth_bridge::config::Listener;
-use smtp_oauth_bridge::mail::{BodyType, Timestamp};
+use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
 use smtp_oauth_bridge::smtp::{self, Services};
-use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings, Store};
+use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
 use smtp_oauth_bridge::telemetry::Maillog;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Dialogs in which the client says no more than this are also run octet by octet.
 const TRICKLE_LIMIT: usize = 4 * 1024;
+const SPOOL_SIZE: u64 = 1 << 30;
 
 #[derive(Debug)]
 enum Directive {
@@ -48,11 +50,12 @@ async fn every_dialog_goes_as_written() {
         .collect();
     files.sort();
     assert!(files.len() > 30);
+    let mut shared = Shared::open();
     let mut failures = Vec::new();
     for path in files {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         assert!(name.ends_with(".txt"), "{name}: a dialog is a .txt file");
-        if let Err(failure) = run_file(&path).await {
+        if let Err(failure) = run_file(&path, &mut shared).await {
             failures.push(format!("{name}{failure}"));
         }
     }
@@ -66,12 +69,12 @@ fn a_dialog_with_a_mistake_in_it_does_not_run() {
     }
 }
 
-async fn run_file(path: &Path) -> Result<(), String> {
+async fn run_file(path: &Path, shared: &mut Shared) -> Result<(), String> {
     let dialog = parse(&std::fs::read_to_string(path).map_err(|e| format!(": {e}"))?)?;
     let said: usize = dialog.directives.iter().map(|(_, d)| if let Directive::Say(s) = d { s.len() } else { 0 }).sum();
-    run(&dialog, false).await?;
+    run(&dialog, false, shared).await?;
     if said <= TRICKLE_LIMIT {
-        run(&dialog, true).await.map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
+        run(&dialog, true, shared).await.map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
     }
     Ok(())
 }
@@ -169,8 +172,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(octets)
 }
 
-async fn run(dialog: &Dialog, trickle: bool) -> Result<(), String> {
-    let directory = tempfile::tempdir().unwrap();
+async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), String> {
     let mut listener = Listener {
         name: "test".into(),
         bind: vec!["127.0.0.1:0".parse().unwrap()],
@@ -178,23 +180,29 @@ async fn run(dialog: &Dialog, trickle: bool) -> Result<(), String> {
         max_message_size: 1_000_000,
         max_connections: 10,
     };
-    let mut settings = SpoolSettings { directory: directory.path().join("spool"), max_size: 1 << 30, min_free: 0 };
-    let mut broken = false;
+    let (mut max_size, mut broken) = (SPOOL_SIZE, false);
     for (n, directive) in &dialog.directives {
         let Directive::Set(key, value) = directive else { continue };
         let number = || value.parse::<u64>().map_err(|e| format!(":{n}: {e}"));
         match key.as_str() {
             "max_message_size" => listener.max_message_size = number()?,
             "max_connections" => listener.max_connections = number()? as usize,
-            "spool_max_size" => settings.max_size = number()?,
+            "spool_max_size" => max_size = number()?,
             "allow" => listener.allow = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?],
             _ => broken = true,
         }
     }
-    let spool = Spool::open(&settings, Clock::machine()).unwrap();
+    // Opening a spool takes its time: only dialogs that are hard on it get one of their own.
+    let mut own;
+    let shared = if broken || max_size != SPOOL_SIZE {
+        own = Shared::with(max_size);
+        &mut own
+    } else {
+        shared
+    };
     if broken {
         // Larger messages cannot be written now.
-        std::fs::remove_dir_all(settings.directory.join("body")).unwrap();
+        std::fs::remove_dir_all(shared.directory.path().join("body")).unwrap();
     }
     let log = Log::default();
     let writer = log.clone();
@@ -208,7 +216,7 @@ async fn run(dialog: &Dialog, trickle: bool) -> Result<(), String> {
     let bound = smtp::bind(&listener).map_err(|e| format!(": {e}"))?;
     let address = bound[0].address();
     let stop = CancellationToken::new();
-    let services = Services { hostname: "bridge.test".into(), intake: spool.intake(), maillog: Maillog };
+    let services = Services { hostname: "bridge.test".into(), intake: shared.spool.intake(), maillog: Maillog };
     let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));
     let outcome = async {
         let mut client = Client::connect(address, trickle, stop.clone()).await;
@@ -223,7 +231,7 @@ async fn run(dialog: &Dialog, trickle: bool) -> Result<(), String> {
     drop(guard);
     outcome?;
 
-    let mut queue = stored(&spool.store()).await;
+    let mut queue = shared.news().await;
     for (head, body) in &dialog.queue {
         let Some(at) = queue.iter().position(|(h, b)| matches(head, h) && b == body) else {
             return Err(format!(
@@ -330,26 +338,50 @@ impl Client {
     }
 }
 
-/// All messages of the queue: `<from> -> <to>,<to>` and `8BITMIME` if declared; and the body.
-async fn stored(store: &Store) -> Vec<(String, Vec<u8>)> {
-    let now = Timestamp::from_millis(0);
-    let agenda = store.agenda(now, 10_000, |_| Slots { take: 0, skip: 0 }).await.unwrap();
-    let mut messages = Vec::new();
-    for id in agenda.unplanned {
-        let (message, body) = store.message(id).await.unwrap();
-        let to: Vec<String> = message.envelope.recipients().iter().map(|r| format!("<{r}>")).collect();
-        let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
-        if message.envelope.body_type() == BodyType::EightBitMime {
-            head.push_str(" 8BITMIME");
-        }
-        let mut octets = Vec::new();
-        let mut pieces = body.pieces(0).unwrap();
-        while let Some(piece) = pieces.next_piece().unwrap() {
-            octets.extend(piece);
-        }
-        messages.push((head, octets));
+/// A spool that serves many dialogs.
+struct Shared {
+    directory: tempfile::TempDir,
+    spool: Spool,
+    seen: HashSet<QueueId>,
+}
+
+impl Shared {
+    fn open() -> Self {
+        Self::with(SPOOL_SIZE)
     }
-    messages
+
+    fn with(max_size: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings { directory: directory.path().to_owned(), max_size, min_free: 0 };
+        let spool = Spool::open(&settings, Clock::machine()).unwrap();
+        Self { directory, spool, seen: HashSet::new() }
+    }
+
+    /// All messages that came since the last call: `<from> -> <to>,<to>` with `8BITMIME` if declared; and the body.
+    async fn news(&mut self) -> Vec<(String, Vec<u8>)> {
+        let store = self.spool.store();
+        let now = Timestamp::from_millis(0);
+        let agenda = store.agenda(now, 10_000, |_| Slots { take: 0, skip: 0 }).await.unwrap();
+        let mut messages = Vec::new();
+        for id in agenda.unplanned {
+            if !self.seen.insert(id) {
+                continue;
+            }
+            let (message, body) = store.message(id).await.unwrap();
+            let to: Vec<String> = message.envelope.recipients().iter().map(|r| format!("<{r}>")).collect();
+            let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
+            if message.envelope.body_type() == BodyType::EightBitMime {
+                head.push_str(" 8BITMIME");
+            }
+            let mut octets = Vec::new();
+            let mut pieces = body.pieces(0).unwrap();
+            while let Some(piece) = pieces.next_piece().unwrap() {
+                octets.extend(piece);
+            }
+            messages.push((head, octets));
+        }
+        messages
+    }
 }
 
 /// True if `text` is like `pattern`, in which `*` stands for anything.
