@@ -314,7 +314,11 @@ mod tests {
             ("FROM <a@b.example>", "a@b.example", ""),
             ("FROM :< a@b.example >X", "a@b.example", "X"),
             ("FROM:a@b.example AUTH=<>", "a@b.example", " AUTH=<>"),
-            ("FROM:a@b.example ORCPT=rfc822;<x@y>", "a@b.example", " ORCPT=rfc822;<x@y>"),
+            (
+                "FROM:a@b.example ORCPT=rfc822;<x@y>",
+                "a@b.example",
+                " ORCPT=rfc822;<x@y>",
+            ),
             ("FROM:<>", "", ""),
             ("FROM:<> AUTH=<>", "", " AUTH=<>"),
             ("FROM:\"A <x>\" <a@b.example>", "a@b.example", ""),
@@ -329,18 +333,27 @@ mod tests {
             assert_eq!(read, Ok((address, parameters.as_bytes())), "{rest}");
         }
         for rest in ["", "FRO", "TO:<a@b>", "FROM:", "FROM: \t"] {
-            assert_eq!(path_after("FROM", rest.as_bytes()), Err(PathError::Missing), "{rest}");
+            assert_eq!(
+                path_after("FROM", rest.as_bytes()),
+                Err(PathError::Missing),
+                "{rest}"
+            );
         }
     }
 
     #[test]
     fn parameters_of_mail() {
-        let Ok(Command::Mail(mail)) = parse(b"mail from:<a@b.example> size=77 BODY=8bitmime RET=FULL BODY=X FOO\r\n")
+        let Ok(Command::Mail(mail)) =
+            parse(b"mail from:<a@b.example> size=77 BODY=8bitmime RET=FULL BODY=X FOO\r\n")
         else {
             panic!("this is MAIL");
         };
         assert_eq!((mail.size, mail.body), (Some(77), BodyType::EightBitMime));
-        let ignored: Vec<_> = mail.ignored.iter().map(|i| (i.parameter.as_str(), i.known)).collect();
+        let ignored: Vec<_> = mail
+            .ignored
+            .iter()
+            .map(|i| (i.parameter.as_str(), i.known))
+            .collect();
         assert_eq!(ignored, [("RET=FULL", true), ("BODY=X", false), ("FOO", false)]);
         let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<> SIZE=99999999999999999999") else {
             panic!("this is MAIL");
@@ -364,6 +377,8 @@ mod tests {
         for line in [&b""[..], b"\r\n", b"QUITE", b"get /", b"\xff\xfe"] {
             assert_eq!(parse(line), Err(CommandError::Unknown), "{}", line.escape_ascii());
         }
-        assert!(matches!(parse(format!("HELO {}", "ü".repeat(500)).as_bytes()), Ok(Command::Helo(n)) if n.len() == 254));
+        assert!(
+            matches!(parse(format!("HELO {}", "ü".repeat(500)).as_bytes()), Ok(Command::Helo(n)) if n.len() == 254)
+        );
     }
 }

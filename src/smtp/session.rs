@@ -417,12 +417,27 @@ mod tests {
     fn sequences_of_commands() {
         for (lines, codes) in [
             ("RCPT TO:<b@x>|DATA", vec![503, 503]),
-            ("MAIL FROM:<a@x>|DATA|RCPT TO:<b@x>|DATA", vec![250, 554, 250, 354]),
-            ("MAIL FROM:<a@x>|MAIL FROM:<b@x>|RSET|MAIL FROM:<b@x>", vec![250, 503, 250, 250]),
+            (
+                "MAIL FROM:<a@x>|DATA|RCPT TO:<b@x>|DATA",
+                vec![250, 554, 250, 354],
+            ),
+            (
+                "MAIL FROM:<a@x>|MAIL FROM:<b@x>|RSET|MAIL FROM:<b@x>",
+                vec![250, 503, 250, 250],
+            ),
             ("MAIL FROM:<a@x>|HELO x|RCPT TO:<b@x>", vec![250, 250, 503]),
-            ("MAIL FROM:<a@x>|RCPT TO:<b@x>|DATA|DATA", vec![250, 250, 354, 503]),
-            ("MAIL FROM:<a@x> SIZE=1001|MAIL FROM:<a@x> SIZE=1000", vec![552, 250]),
-            ("STARTTLS|AUTH PLAIN|BDAT 1|VRFY x|EXPN x|HELP|NOOP|QUIT", vec![502, 502, 502, 252, 502, 214, 250, 221]),
+            (
+                "MAIL FROM:<a@x>|RCPT TO:<b@x>|DATA|DATA",
+                vec![250, 250, 354, 503],
+            ),
+            (
+                "MAIL FROM:<a@x> SIZE=1001|MAIL FROM:<a@x> SIZE=1000",
+                vec![552, 250],
+            ),
+            (
+                "STARTTLS|AUTH PLAIN|BDAT 1|VRFY x|EXPN x|HELP|NOOP|QUIT",
+                vec![502, 502, 502, 252, 502, 214, 250, 221],
+            ),
         ] {
             let mut session = session();
             let said: Vec<u16> = lines.split('|').map(|line| code(&mut session, line)).collect();
@@ -433,7 +448,12 @@ mod tests {
     #[test]
     fn the_message_carries_envelope_and_origin() {
         let mut session = session();
-        for line in ["EHLO scanner", "MAIL FROM:<a@x> BODY=8BITMIME", "RCPT TO:<b@x>", "RCPT TO:<B@X>"] {
+        for line in [
+            "EHLO scanner",
+            "MAIL FROM:<a@x> BODY=8BITMIME",
+            "RCPT TO:<b@x>",
+            "RCPT TO:<B@X>",
+        ] {
             assert_eq!(code(&mut session, line), 250);
         }
         let Action::ReadData(incoming) = session.command(b"DATA", || Room::Enough).action else {
@@ -441,7 +461,12 @@ mod tests {
         };
         assert_eq!(incoming.envelope.recipients().len(), 1);
         assert_eq!(incoming.envelope.body_type(), BodyType::EightBitMime);
-        let Origin { client, greeting, esmtp, listener } = incoming.origin;
+        let Origin {
+            client,
+            greeting,
+            esmtp,
+            listener,
+        } = incoming.origin;
         assert_eq!((client, esmtp), (IpAddr::from([192, 0, 2, 1]), true));
         assert_eq!((greeting.as_str(), listener.as_str()), ("scanner", "test"));
     }
@@ -449,7 +474,11 @@ mod tests {
     #[test]
     fn what_is_said_after_the_final_dot() {
         let mut session = session();
-        for (error, code) in [(DataError::TooLarge, 552), (DataError::Full, 452), (DataError::Disk, 451)] {
+        for (error, code) in [
+            (DataError::TooLarge, 552),
+            (DataError::Full, 452),
+            (DataError::Disk, 451),
+        ] {
             assert_eq!(session.data_finished(Err(error)).code(), code);
         }
     }

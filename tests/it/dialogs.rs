@@ -64,17 +64,30 @@ async fn every_dialog_goes_as_written() {
 
 #[test]
 fn a_dialog_with_a_mistake_in_it_does_not_run() {
-    for text in ["X: what", "c: MAIL", "set: colour red", "C: \\q", "| a body without a queue", "C* many x"] {
+    for text in [
+        "X: what",
+        "c: MAIL",
+        "set: colour red",
+        "C: \\q",
+        "| a body without a queue",
+        "C* many x",
+    ] {
         assert!(parse(text).is_err(), "{text}");
     }
 }
 
 async fn run_file(path: &Path, shared: &mut Shared) -> Result<(), String> {
     let dialog = parse(&std::fs::read_to_string(path).map_err(|e| format!(": {e}"))?)?;
-    let said: usize = dialog.directives.iter().map(|(_, d)| if let Directive::Say(s) = d { s.len() } else { 0 }).sum();
+    let said: usize = dialog
+        .directives
+        .iter()
+        .map(|(_, d)| if let Directive::Say(s) = d { s.len() } else { 0 })
+        .sum();
     run(&dialog, false, shared).await?;
     if said <= TRICKLE_LIMIT {
-        run(&dialog, true, shared).await.map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
+        run(&dialog, true, shared)
+            .await
+            .map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
     }
     Ok(())
 }
@@ -96,22 +109,37 @@ fn parse(text: &str) -> Result<Dialog, String> {
         let mut push = |directive| dialog.directives.push((n, directive));
         if let Some(rest) = line.strip_prefix("set: ") {
             let (key, value) = rest.split_once(' ').ok_or_else(|| fail("a value is missing"))?;
-            if !["max_message_size", "max_connections", "allow", "spool_max_size", "spool_broken"].contains(&key) {
+            if ![
+                "max_message_size",
+                "max_connections",
+                "allow",
+                "spool_max_size",
+                "spool_broken",
+            ]
+            .contains(&key)
+            {
                 return Err(fail("unknown setting"));
             }
             push(Directive::Set(key.into(), value.into()));
         } else if line == "C:" || line.starts_with("C: ") {
-            let mut octets = unescape(line.get(3..).unwrap_or_default()).ok_or_else(|| fail("unknown escape"))?;
+            let mut octets =
+                unescape(line.get(3..).unwrap_or_default()).ok_or_else(|| fail("unknown escape"))?;
             octets.extend(b"\r\n");
             push(Directive::Say(octets));
         } else if let Some(rest) = line.strip_prefix("C> ") {
-            push(Directive::Say(unescape(rest).ok_or_else(|| fail("unknown escape"))?));
+            push(Directive::Say(
+                unescape(rest).ok_or_else(|| fail("unknown escape"))?,
+            ));
         } else if let Some(rest) = line.strip_prefix("C* ") {
-            push(Directive::Say(repeat(rest).ok_or_else(|| fail("not a number and a text"))?));
+            push(Directive::Say(
+                repeat(rest).ok_or_else(|| fail("not a number and a text"))?,
+            ));
         } else if let Some(pattern) = line.strip_prefix("S: ") {
             push(Directive::Hear(pattern.into()));
         } else if let Some(rest) = line.strip_prefix("S* ") {
-            let (count, pattern) = rest.split_once(' ').ok_or_else(|| fail("not a number and a pattern"))?;
+            let (count, pattern) = rest
+                .split_once(' ')
+                .ok_or_else(|| fail("not a number and a pattern"))?;
             for _ in 0..count.parse::<usize>().map_err(|_| fail("not a number"))? {
                 push(Directive::Hear(pattern.into()));
             }
@@ -121,7 +149,8 @@ fn parse(text: &str) -> Result<Dialog, String> {
             let (_, body) = dialog.queue.last_mut().ok_or_else(|| fail("no queue: line"))?;
             let octets = match line.strip_prefix("|* ") {
                 Some(rest) => repeat(rest).ok_or_else(|| fail("not a number and a text"))?,
-                None => unescape(line[1..].strip_prefix(' ').unwrap_or_default()).ok_or_else(|| fail("unknown escape"))?,
+                None => unescape(line[1..].strip_prefix(' ').unwrap_or_default())
+                    .ok_or_else(|| fail("unknown escape"))?,
             };
             body.extend(octets);
             body.extend(b"\r\n");
@@ -182,7 +211,9 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
     };
     let (mut max_size, mut broken) = (SPOOL_SIZE, false);
     for (n, directive) in &dialog.directives {
-        let Directive::Set(key, value) = directive else { continue };
+        let Directive::Set(key, value) = directive else {
+            continue;
+        };
         let number = || value.parse::<u64>().map_err(|e| format!(":{n}: {e}"));
         match key.as_str() {
             "max_message_size" => listener.max_message_size = number()?,
@@ -216,18 +247,30 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
     let bound = smtp::bind(&listener).map_err(|e| format!(": {e}"))?;
     let address = bound[0].address();
     let stop = CancellationToken::new();
-    let services = Services { hostname: "bridge.test".into(), intake: shared.spool.intake(), maillog: Maillog };
+    let services = Services {
+        hostname: "bridge.test".into(),
+        intake: shared.spool.intake(),
+        maillog: Maillog,
+    };
     let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));
     let outcome = async {
         let mut client = Client::connect(address, trickle, stop.clone()).await;
         for (n, directive) in &dialog.directives {
-            client.perform(directive).await.map_err(|e| format!(":{n}: {e}"))?;
+            client
+                .perform(directive)
+                .await
+                .map_err(|e| format!(":{n}: {e}"))?;
         }
         client.end().await.map_err(|e| format!(", at the end: {e}"))
     };
-    let outcome = tokio::time::timeout(PATIENCE, outcome).await.unwrap_or_else(|_| Err(": it hangs".into()));
+    let outcome = tokio::time::timeout(PATIENCE, outcome)
+        .await
+        .unwrap_or_else(|_| Err(": it hangs".into()));
     stop.cancel();
-    tokio::time::timeout(PATIENCE, server).await.expect("the listener stops").unwrap();
+    tokio::time::timeout(PATIENCE, server)
+        .await
+        .expect("the listener stops")
+        .unwrap();
     drop(guard);
     outcome?;
 
@@ -237,16 +280,26 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
             return Err(format!(
                 ": this message is not in the queue: {head}\n{}but:\n{}",
                 shown(body),
-                queue.iter().map(|(h, b)| format!("{h}\n{}", shown(b))).collect::<String>()
+                queue
+                    .iter()
+                    .map(|(h, b)| format!("{h}\n{}", shown(b)))
+                    .collect::<String>()
             ));
         };
         queue.remove(at);
     }
     if let Some((head, body)) = queue.first() {
-        return Err(format!(": the queue has another message: {head}\n{}", shown(body)));
+        return Err(format!(
+            ": the queue has another message: {head}\n{}",
+            shown(body)
+        ));
     }
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    if let Some(pattern) = dialog.log.iter().find(|p| !log.lines().any(|line| matches(&format!("*{p}*"), line))) {
+    if let Some(pattern) = dialog
+        .log
+        .iter()
+        .find(|p| !log.lines().any(|line| matches(&format!("*{p}*"), line)))
+    {
         return Err(format!(": nothing in the log is like {pattern}:\n{log}"));
     }
     if dialog.quiet && (log.contains("WARN") || log.contains("ERROR")) {
@@ -271,7 +324,13 @@ impl Client {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (reader, writer) = stream.into_split();
-        Self { reader: Some(BufReader::new(reader)), writer: Some(writer), pending: Vec::new(), trickle, stop }
+        Self {
+            reader: Some(BufReader::new(reader)),
+            writer: Some(writer),
+            pending: Vec::new(),
+            trickle,
+            stop,
+        }
     }
 
     async fn perform(&mut self, directive: &Directive) -> Result<(), String> {
@@ -289,7 +348,11 @@ impl Client {
                 let read = reader.read_until(b'\n', &mut line).await;
                 let heard = String::from_utf8_lossy(&line).into_owned();
                 let text = heard.strip_suffix("\r\n").unwrap_or(&heard);
-                if matches(pattern, text) { Ok(()) } else { Err(format!("expected {pattern}\n  heard {heard:?} {read:?}")) }
+                if matches(pattern, text) {
+                    Ok(())
+                } else {
+                    Err(format!("expected {pattern}\n  heard {heard:?} {read:?}"))
+                }
             }
             Directive::Close => {
                 self.writer = None;
@@ -298,7 +361,9 @@ impl Client {
             Directive::Reset => {
                 let writer = self.writer.take().ok_or("it is closed already")?;
                 let stream: &TcpStream = writer.as_ref();
-                socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                socket2::SockRef::from(stream)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
                 writer.forget();
                 self.reader = None;
                 Ok(())
@@ -334,7 +399,11 @@ impl Client {
         if let Some(reader) = &mut self.reader {
             let _ = reader.read_to_end(&mut more).await;
         }
-        if more.is_empty() { Ok(()) } else { Err(format!("also heard {:?}", String::from_utf8_lossy(&more))) }
+        if more.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("also heard {:?}", String::from_utf8_lossy(&more)))
+        }
     }
 }
 
@@ -352,23 +421,39 @@ impl Shared {
 
     fn with(max_size: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let settings = SpoolSettings { directory: directory.path().to_owned(), max_size, min_free: 0 };
+        let settings = SpoolSettings {
+            directory: directory.path().to_owned(),
+            max_size,
+            min_free: 0,
+        };
         let spool = Spool::open(&settings, Clock::machine()).unwrap();
-        Self { directory, spool, seen: HashSet::new() }
+        Self {
+            directory,
+            spool,
+            seen: HashSet::new(),
+        }
     }
 
     /// All messages that came since the last call: `<from> -> <to>,<to>` with `8BITMIME` if declared; and the body.
     async fn news(&mut self) -> Vec<(String, Vec<u8>)> {
         let store = self.spool.store();
         let now = Timestamp::from_millis(0);
-        let agenda = store.agenda(now, 10_000, |_| Slots { take: 0, skip: 0 }).await.unwrap();
+        let agenda = store
+            .agenda(now, 10_000, |_| Slots { take: 0, skip: 0 })
+            .await
+            .unwrap();
         let mut messages = Vec::new();
         for id in agenda.unplanned {
             if !self.seen.insert(id) {
                 continue;
             }
             let (message, body) = store.message(id).await.unwrap();
-            let to: Vec<String> = message.envelope.recipients().iter().map(|r| format!("<{r}>")).collect();
+            let to: Vec<String> = message
+                .envelope
+                .recipients()
+                .iter()
+                .map(|r| format!("<{r}>"))
+                .collect();
             let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
             if message.envelope.body_type() == BodyType::EightBitMime {
                 head.push_str(" 8BITMIME");
