@@ -301,3 +301,84 @@ fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_as_devices_write_them() {
+        for (rest, address, parameters) in [
+            ("FROM:<a@b.example>", "a@b.example", ""),
+            ("from: <a@b.example> SIZE=1", "a@b.example", " SIZE=1"),
+            ("FROM <a@b.example>", "a@b.example", ""),
+            ("FROM :< a@b.example >X", "a@b.example", "X"),
+            ("FROM:a@b.example AUTH=<>", "a@b.example", " AUTH=<>"),
+            (
+                "FROM:a@b.example ORCPT=rfc822;<x@y>",
+                "a@b.example",
+                " ORCPT=rfc822;<x@y>",
+            ),
+            ("FROM:<>", "", ""),
+            ("FROM:<> AUTH=<>", "", " AUTH=<>"),
+            ("FROM:\"A <x>\" <a@b.example>", "a@b.example", ""),
+            ("FROM:Scanner<a@b.example>", "a@b.example", ""),
+            ("FROM:a@b.example <a@b.example>", "a@b.example", ""),
+            ("FROM:\"a b\"@b.example SIZE=1", "\"a b\"@b.example", " SIZE=1"),
+            ("FROM:<\"a>b\\\"\"@b.example> X", "\"a>b\\\"\"@b.example", " X"),
+            ("FROM:<a@b.example SIZE=1", "a@b.example", "SIZE=1"),
+            ("FROM:<@one,@two:a@b.example>", "a@b.example", ""),
+        ] {
+            let read = path_after("FROM", rest.as_bytes());
+            assert_eq!(read, Ok((address, parameters.as_bytes())), "{rest}");
+        }
+        for rest in ["", "FRO", "TO:<a@b>", "FROM:", "FROM: \t"] {
+            assert_eq!(
+                path_after("FROM", rest.as_bytes()),
+                Err(PathError::Missing),
+                "{rest}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_of_mail() {
+        let Ok(Command::Mail(mail)) =
+            parse(b"mail from:<a@b.example> size=77 BODY=8bitmime RET=FULL BODY=X FOO\r\n")
+        else {
+            panic!("this is MAIL");
+        };
+        assert_eq!((mail.size, mail.body), (Some(77), BodyType::EightBitMime));
+        let ignored: Vec<_> = mail
+            .ignored
+            .iter()
+            .map(|i| (i.parameter.as_str(), i.known))
+            .collect();
+        assert_eq!(ignored, [("RET=FULL", true), ("BODY=X", false), ("FOO", false)]);
+        let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<> SIZE=99999999999999999999") else {
+            panic!("this is MAIL");
+        };
+        assert_eq!((mail.path, mail.size), (ReversePath::Null, Some(u64::MAX)));
+    }
+
+    #[test]
+    fn verbs() {
+        for (line, command) in [
+            (&b"quit\r\n"[..], Command::Quit),
+            (b" \tQuIt \t ", Command::Quit),
+            (b"NOOP whatever", Command::Noop),
+            (b"BDAT 12 LAST", Command::Bdat(12)),
+            (b"BDAT x", Command::Bdat(0)),
+            (b"GET / HTTP/1.1", Command::Foreign),
+            (b"EHLO a\x01b \xff", Command::Ehlo("ab \u{fffd}".into())),
+        ] {
+            assert_eq!(parse(line), Ok(command), "{}", line.escape_ascii());
+        }
+        for line in [&b""[..], b"\r\n", b"QUITE", b"get /", b"\xff\xfe"] {
+            assert_eq!(parse(line), Err(CommandError::Unknown), "{}", line.escape_ascii());
+        }
+        assert!(
+            matches!(parse(format!("HELO {}", "ü".repeat(500)).as_bytes()), Ok(Command::Helo(n)) if n.len() == 254)
+        );
+    }
+}

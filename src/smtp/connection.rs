@@ -427,3 +427,7 @@ impl Input {
         Poll::Ready(Ok(read.filled().len()))
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -125,3 +125,168 @@ impl DataReader {
         Decoded::Text(run)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the reader makes of `wire` in pieces of `sizes` octets, again and again: the message, and what is left
+    /// after its end, if it ended.
+    fn read(wire: &[u8], sizes: &[usize]) -> (Vec<u8>, Option<Vec<u8>>) {
+        let (mut reader, mut message, mut at) = (DataReader::new(), Vec::new(), 0);
+        let mut sizes = sizes.iter().cycle();
+        while at < wire.len() {
+            let end = (at + sizes.next().unwrap()).min(wire.len());
+            let mut piece = &wire[at..end];
+            loop {
+                match reader.next(&mut piece) {
+                    Decoded::Text(text) => {
+                        assert!(!text.is_empty());
+                        message.extend_from_slice(text);
+                    }
+                    Decoded::More => break assert!(piece.is_empty()),
+                    Decoded::End => return (message, Some(wire[end - piece.len()..].to_vec())),
+                }
+            }
+            at = end;
+        }
+        (message, None)
+    }
+
+    /// As RFC 5321 §4.5.2 tells a client: a dot before each dot that is first after CRLF, and CRLF at the end.
+    fn stuff(message: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for &octet in message {
+            if octet == b'.' && (wire.is_empty() || wire.ends_with(b"\r\n")) {
+                wire.push(b'.');
+            }
+            wire.push(octet);
+        }
+        if !wire.is_empty() && !wire.ends_with(b"\r\n") {
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire
+    }
+
+    /// The naive reference: every line end as CRLF.
+    fn normalise(message: &[u8]) -> Vec<u8> {
+        let (mut out, mut rest) = (Vec::new(), message);
+        while let Some((&octet, tail)) = rest.split_first() {
+            let ends = [&b"\r\r\n"[..], b"\r\n", b"\r", b"\n"];
+            if let Some(tail) = ends.iter().find_map(|end| rest.strip_prefix(*end)) {
+                out.extend_from_slice(b"\r\n");
+                rest = tail;
+            } else {
+                out.push(octet);
+                rest = tail;
+            }
+        }
+        out
+    }
+
+    /// Text of which much is line ends and dots.
+    fn nasty() -> impl Strategy<Value = Vec<u8>> {
+        let octet = prop_oneof![
+            3 => Just(b'\r'), 3 => Just(b'\n'), 3 => Just(b'.'), 2 => Just(b'a'), 1 => any::<u8>()
+        ];
+        let piece = prop_oneof![
+            4 => octet.prop_map(|o| vec![o]), 2 => Just(b"\r\n".to_vec()), 1 => Just(b"ordinary".to_vec())
+        ];
+        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn what_a_client_sends_arrives(
+            message in nasty(), sizes in prop::collection::vec(1usize..9, 1..5), after in nasty()
+        ) {
+            let mut body = message.clone();
+            if !body.is_empty() && !body.ends_with(b"\r\n") {
+                body.extend_from_slice(b"\r\n");
+            }
+            let mut wire = stuff(&message);
+            wire.extend_from_slice(b".\r\n");
+            wire.extend_from_slice(&after);
+            for sizes in [&sizes[..], &[1], &[usize::MAX / 2]] {
+                let (read, rest) = read(&wire, sizes);
+                prop_assert_eq!(&read, &normalise(&body));
+                prop_assert_eq!(rest.as_ref(), Some(&after));
+            }
+        }
+
+        /// Whatever comes, the end is the first CRLF.CRLF and nothing else, and all line ends are CRLF.
+        #[test]
+        fn only_one_sequence_ends_a_message(wire in nasty(), sizes in prop::collection::vec(1usize..9, 1..5)) {
+            let mut whole = b"\r\n".to_vec();
+            whole.extend_from_slice(&wire);
+            let end = whole.windows(5).position(|w| w == b"\r\n.\r\n");
+            let (message, rest) = read(&wire, &sizes);
+            prop_assert_eq!(rest, end.map(|at| whole[at + 5..].to_vec()));
+            if end.is_some() {
+                prop_assert!(message.is_empty() || message.ends_with(b"\r\n"));
+                prop_assert_eq!(normalise(&message), message);
+            }
+        }
+    }
+
+    #[test]
+    fn no_smuggling_sequence_ends_a_message_split_anywhere() {
+        // Those of the research of 2023 and after, and all their relatives: each line end before and after the dot.
+        let ends = [
+            "\n", "\r", "\r\n", "\r\r\n", "\n\r", "\r\n\0", "\0\r\n", "\r\0\n", "\n\n", "\r\r", "\r\n ",
+            "\x0b", "\u{85}",
+        ];
+        for before in ends {
+            for after in ends {
+                let sequence = format!("{before}.{after}");
+                if sequence.contains("\r\n.\r\n") {
+                    continue;
+                }
+                let wire = format!("one{sequence}MAIL FROM:<x@y>\r\nDATA\r\n\r\n.\r\nQUIT\r\n").into_bytes();
+                for split in 1..wire.len() {
+                    let (message, rest) = read(&wire, &[split, wire.len()]);
+                    assert_eq!(rest.unwrap(), b"QUIT\r\n", "{sequence:?} split at {split}");
+                    assert!(
+                        message.ends_with(b"MAIL FROM:<x@y>\r\nDATA\r\n\r\n"),
+                        "{sequence:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_with_dots() {
+        for (wire, message) in [
+            (".\r\n", ""),
+            ("\r\n.\r\n", "\r\n"),
+            ("..\r\n.\r\n", ".\r\n"),
+            ("...\r\n.\r\n", "..\r\n"),
+            (".a\r\n.\r\n", "a\r\n"),
+            (".\na\r\n.\r\n", ".\r\na\r\n"),
+            (".\ra\r\n.\r\n", ".\r\na\r\n"),
+            (".\r\r\na\r\n.\r\n", ".\r\na\r\n"),
+            ("a\n.\nb\n..c\r\n.\r\n", "a\r\n.\r\nb\r\n..c\r\n"),
+            ("a\r\r\n.\r\n", "a\r\n"),
+            ("a\r\r\r\r\n..\r\n.\r\n", "a\r\n\r\n\r\n.\r\n"),
+        ] {
+            for size in [1, 2, 3, 100] {
+                let (read, rest) = read(wire.as_bytes(), &[size]);
+                assert_eq!(String::from_utf8(read).unwrap(), message, "{wire:?} by {size}");
+                assert_eq!(rest, Some(Vec::new()), "{wire:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_text_goes_through_in_one_piece() {
+        let text = "An ordinary line of text.\r\n".repeat(100);
+        let mut input = text.as_bytes();
+        let mut reader = DataReader::new();
+        assert_eq!(reader.next(&mut input), Decoded::Text(text.as_bytes()));
+        assert_eq!(reader.next(&mut input), Decoded::More);
+    }
+}

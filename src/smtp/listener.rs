@@ -332,3 +332,120 @@ impl Seldom {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::spool::{Spool, SpoolSettings};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    fn listener(bind: &[&str]) -> Listener {
+        Listener {
+            name: "test".into(),
+            bind: bind.iter().map(|address| address.parse().unwrap()).collect(),
+            allow: vec!["127.0.0.0/8".parse().unwrap()],
+            max_message_size: 1000,
+            max_connections: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn port_0_becomes_a_real_port_and_nobody_else_gets_it() {
+        let bound = bind(&listener(&["127.0.0.1:0", "127.0.0.1:0"])).unwrap();
+        let address = bound[0].address();
+        assert_ne!(address.port(), 0);
+        assert_ne!(address, bound[1].address());
+        let error = bind(&listener(&[&address.to_string()])).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("listener test: {address} is already in use")),
+            "{error}"
+        );
+        assert!(
+            error.contains(&format!("`ss -ltnp 'sport = :{}'`", address.port())),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn errors_say_what_to_do() {
+        let error = bind(&listener(&["192.0.2.1:2525"])).unwrap_err().to_string();
+        assert!(error.contains("this machine has no address 192.0.2.1"), "{error}");
+        let address = "127.0.0.1:25".parse().unwrap();
+        let error = BindError::new("test", address, ErrorKind::PermissionDenied.into()).to_string();
+        assert!(
+            error.contains("127.0.0.1:25 may not be used") && error.contains("CAP_NET_BIND_SERVICE"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn ipv4_and_ipv6_stand_side_by_side() {
+        let first = match bind(&listener(&["[::]:0"])) {
+            Ok(bound) => bound,
+            // A machine without IPv6.
+            Err(BindError::Other { .. } | BindError::NoSuchAddress { .. }) => return,
+            Err(error) => panic!("{error}"),
+        };
+        let port = first[0].address().port();
+        bind(&listener(&[&format!("0.0.0.0:{port}")])).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_told_and_the_place_is_given_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings {
+            directory: directory.path().into(),
+            max_size: 1 << 30,
+            min_free: 0,
+        };
+        let spool = Spool::open(&settings, Clock::machine()).unwrap();
+        let bound = bind(&listener(&["127.0.0.1:0", "127.0.0.1:0"])).unwrap();
+        let (one, other) = (bound[0].address(), bound[1].address());
+        let services = Services {
+            hostname: "bridge.test".into(),
+            intake: spool.intake(),
+            maillog: Maillog,
+        };
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(bound, services, stop.clone()));
+
+        let mut first = TcpStream::connect(one).await.unwrap();
+        assert_eq!(code(&mut first).await, "220");
+        let mut second = TcpStream::connect(other).await.unwrap();
+        assert_eq!(code(&mut second).await, "421");
+        first.write_all(b"QUIT\r\n").await.unwrap();
+        assert_eq!(code(&mut first).await, "221");
+        drop(first);
+        let again = async {
+            while code(&mut TcpStream::connect(other).await.unwrap()).await != "220" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), again).await.unwrap();
+
+        stop.cancel();
+        timeout(Duration::from_secs(30), server).await.unwrap().unwrap();
+        assert!(TcpStream::connect(one).await.is_err());
+        // All halves of the spool were given back.
+        spool.close();
+    }
+
+    async fn code(stream: &mut TcpStream) -> String {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            line.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8_lossy(&line[..3]).into_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_of_log_once_in_a_while() {
+        let mut seldom = Seldom::default();
+        assert!(seldom.may());
+        assert!(!seldom.may());
+        tokio::time::advance(LOG_PAUSE).await;
+        assert!(seldom.may());
+    }
+}

@@ -395,3 +395,122 @@ fn close(reply: Reply) -> Step {
         ..answer(reply)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let settings = SessionSettings {
+            hostname: "bridge.test".into(),
+            listener: "test".into(),
+            max_message_size: 1000,
+        };
+        Session::new(Arc::new(settings), IpAddr::from([192, 0, 2, 1]))
+    }
+
+    fn code(session: &mut Session, line: &str) -> u16 {
+        session.command(line.as_bytes(), || Room::Enough).reply.code()
+    }
+
+    #[test]
+    fn sequences_of_commands() {
+        for (lines, codes) in [
+            ("RCPT TO:<b@x>|DATA", vec![503, 503]),
+            (
+                "MAIL FROM:<a@x>|DATA|RCPT TO:<b@x>|DATA",
+                vec![250, 554, 250, 354],
+            ),
+            (
+                "MAIL FROM:<a@x>|MAIL FROM:<b@x>|RSET|MAIL FROM:<b@x>",
+                vec![250, 503, 250, 250],
+            ),
+            ("MAIL FROM:<a@x>|HELO x|RCPT TO:<b@x>", vec![250, 250, 503]),
+            (
+                "MAIL FROM:<a@x>|RCPT TO:<b@x>|DATA|DATA",
+                vec![250, 250, 354, 503],
+            ),
+            (
+                "MAIL FROM:<a@x> SIZE=1001|MAIL FROM:<a@x> SIZE=1000",
+                vec![552, 250],
+            ),
+            (
+                "STARTTLS|AUTH PLAIN|BDAT 1|VRFY x|EXPN x|HELP|NOOP|QUIT",
+                vec![502, 502, 502, 252, 502, 214, 250, 221],
+            ),
+        ] {
+            let mut session = session();
+            let said: Vec<u16> = lines.split('|').map(|line| code(&mut session, line)).collect();
+            assert_eq!(said, codes, "{lines}");
+        }
+    }
+
+    #[test]
+    fn the_message_carries_envelope_and_origin() {
+        let mut session = session();
+        for line in [
+            "EHLO scanner",
+            "MAIL FROM:<a@x> BODY=8BITMIME",
+            "RCPT TO:<b@x>",
+            "RCPT TO:<B@X>",
+        ] {
+            assert_eq!(code(&mut session, line), 250);
+        }
+        let Action::ReadData(incoming) = session.command(b"DATA", || Room::Enough).action else {
+            panic!("a message follows");
+        };
+        assert_eq!(incoming.envelope.recipients().len(), 1);
+        assert_eq!(incoming.envelope.body_type(), BodyType::EightBitMime);
+        let Origin {
+            client,
+            greeting,
+            esmtp,
+            listener,
+        } = incoming.origin;
+        assert_eq!((client, esmtp), (IpAddr::from([192, 0, 2, 1]), true));
+        assert_eq!((greeting.as_str(), listener.as_str()), ("scanner", "test"));
+    }
+
+    #[test]
+    fn what_is_said_after_the_final_dot() {
+        let mut session = session();
+        for (error, code) in [
+            (DataError::TooLarge, 552),
+            (DataError::Full, 452),
+            (DataError::Disk, 451),
+        ] {
+            assert_eq!(session.data_finished(Err(error)).code(), code);
+        }
+    }
+
+    #[test]
+    fn without_room_no_message_begins() {
+        let mut session = session();
+        let step = session.command(b"MAIL FROM:<a@x>", || Room::Full);
+        assert_eq!((step.reply.code(), step.refused), (452, true));
+        assert_eq!(code(&mut session, "RCPT TO:<b@x>"), 503);
+    }
+
+    #[test]
+    fn bad_commands_end_a_session_but_an_accepted_message_excuses_them() {
+        let mut in_a_row = session();
+        let codes: Vec<u16> = (0..MAX_BAD_IN_A_ROW).map(|_| code(&mut in_a_row, "X")).collect();
+        assert_eq!(codes.iter().filter(|&&c| c == 500).count(), 19);
+        assert_eq!(codes.last(), Some(&421));
+
+        let mut in_all = session();
+        let mut excused = session();
+        for n in 1..=MAX_BAD {
+            assert_eq!(code(&mut in_all, "X") == 421, n == MAX_BAD);
+            assert_eq!(code(&mut excused, "X"), 500);
+            assert_eq!(code(&mut in_all, "NOOP"), 250);
+            let id = QueueId::new(crate::mail::Timestamp::from_millis(0));
+            assert_eq!(excused.data_finished(Ok(id)).code(), 250);
+        }
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
+    }
+}

@@ -74,7 +74,8 @@ impl Maillog {
     pub fn lost(&self, client: Client<'_>, octets: u64) {
         warn!(
             target: "mail", client = %client.address, listener = client.listener, octets,
-            "lost: the connection broke before the end of a message, which the client has to send again"
+            "lost: the connection broke before the end of a message, which the client has to send again; \
+             if it happens again, look for a time limit, a size limit or an energy-saving mode in the device"
         );
     }
 

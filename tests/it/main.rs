@@ -1,8 +1,14 @@
 //! All integration tests in one binary: it links once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod delivery;
+mod dialogs;
 mod floors;
 mod graph;
 mod support;

@@ -1,0 +1,206 @@
+//! Tests of one connection: time limits, bursts and memory.
+
+use super::*;
+use crate::clock::Clock;
+use crate::spool::{Slots, Spool, SpoolSettings};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio::time::advance;
+
+struct World {
+    client: DuplexStream,
+    server: JoinHandle<()>,
+    writes: Arc<AtomicUsize>,
+    spool: Spool,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let (spool, directory) = spool();
+        let (client, stream) = duplex(1024 * 1024);
+        let writes = Arc::new(AtomicUsize::new(0));
+        let stream = Counting {
+            stream,
+            writes: writes.clone(),
+        };
+        let server = tokio::spawn(serve_client(stream, [192, 0, 2, 1].into(), surroundings(&spool)));
+        Self {
+            client,
+            server,
+            writes,
+            spool,
+            _directory: directory,
+        }
+    }
+
+    async fn say(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    async fn hear(&mut self, lines: usize) -> Vec<String> {
+        let mut heard = Vec::new();
+        while heard.iter().filter(|&&b| b == b'\n').count() < lines {
+            heard.push(self.client.read_u8().await.unwrap());
+        }
+        String::from_utf8(heard)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    async fn hear_the_end(mut self) -> String {
+        let mut rest = String::new();
+        self.client.read_to_string(&mut rest).await.unwrap();
+        drop(self.client);
+        self.server.await.unwrap();
+        let store = self.spool.store();
+        let now = crate::mail::Timestamp::from_millis(0);
+        let agenda = store
+            .agenda(now, 1, |_| Slots { take: 0, skip: 0 })
+            .await
+            .unwrap();
+        assert!(agenda.unplanned.is_empty());
+        rest
+    }
+}
+
+fn spool() -> (Spool, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = SpoolSettings {
+        directory: directory.path().into(),
+        max_size: 1 << 30,
+        min_free: 0,
+    };
+    (Spool::open(&settings, Clock::machine()).unwrap(), directory)
+}
+
+fn surroundings(spool: &Spool) -> Arc<Surroundings> {
+    let settings = SessionSettings {
+        hostname: "bridge.test".into(),
+        listener: "test".into(),
+        max_message_size: 1000,
+    };
+    Arc::new(Surroundings {
+        settings: Arc::new(settings),
+        intake: spool.intake(),
+        maillog: Maillog,
+        stop: CancellationToken::new(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_sent_away() {
+    let mut world = World::new();
+    world.hear(1).await;
+    let start = Instant::now();
+    assert_eq!(
+        world.hear_the_end().await,
+        "421 4.4.2 nothing was heard for too long, closing the connection\r\n"
+    );
+    assert_eq!(start.elapsed().as_secs(), COMMAND_TIMEOUT.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_in_drops_gets_no_more_time_than_one_in_one_piece() {
+    let mut world = World::new();
+    world.hear(1).await;
+    for _ in 0..4 {
+        world.say("N").await;
+        advance(Duration::from_secs(60)).await;
+    }
+    let start = Instant::now();
+    assert!(world.hear_the_end().await.starts_with("421 4.4.2"));
+    assert!(start.elapsed() <= Duration::from_secs(61));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_stops_in_the_middle_is_dropped() {
+    let mut world = World::new();
+    world.hear(1).await;
+    world.say("MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n").await;
+    assert!(world.hear(3).await[2].starts_with("354"));
+    world.say("first\r\n").await;
+    let start = Instant::now();
+    assert!(world.hear_the_end().await.starts_with("421 4.4.2"));
+    assert_eq!(start.elapsed().as_secs(), DATA_TIMEOUT.as_secs());
+}
+
+#[tokio::test]
+async fn a_burst_is_answered_in_one_write() {
+    let mut world = World::new();
+    world.hear(1).await;
+    let before = world.writes.load(Ordering::Relaxed);
+    world
+        .say("MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nRCPT TO:<c@x>\r\nDATA\r\n")
+        .await;
+    assert_eq!(world.hear(4).await.len(), 4);
+    assert_eq!(world.writes.load(Ordering::Relaxed) - before, 1);
+}
+
+#[tokio::test]
+async fn an_endless_line_needs_bounded_memory() {
+    let (spool, _directory) = spool();
+    let (mut client, stream) = duplex(64 * 1024);
+    let session = Session::new(surroundings(&spool).settings.clone(), [192, 0, 2, 1].into());
+    let (input, output, client_address) = (Input::default(), Vec::new(), [192, 0, 2, 1].into());
+    let surroundings = surroundings(&spool);
+    let mut connection = Connection {
+        stream,
+        client: client_address,
+        input,
+        output,
+        session,
+        surroundings,
+    };
+    let talk = async {
+        for _ in 0..100 {
+            client.write_all(&[b'a'; 64 * 1024]).await.unwrap();
+        }
+        client.write_all(b"\r\n").await.unwrap();
+    };
+    let (line, ()) = tokio::join!(connection.next_line(), talk);
+    assert!(matches!(line, Ok(Line::TooLong)));
+    assert!(connection.input.buffer.capacity() <= 2 * (READ_SIZE + MAX_LINE));
+}
+
+#[tokio::test]
+async fn an_idle_connection_costs_little() {
+    let (spool, _directory) = spool();
+    let (_client, stream) = duplex(1);
+    let idle = serve_client(stream, [192, 0, 2, 1].into(), surroundings(&spool));
+    assert!(size_of_val(&idle) < 2048, "{}", size_of_val(&idle));
+}
+
+/// Counts the writes.
+struct Counting {
+    stream: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,499 @@
+//! Runs every file of `tests/dialogs` against the real listener and a real spool (README.md there has the format).
+
+use smtp_oauth_bridge::clock::Clock;
+use smtp_oauth_bridge::config::Listener;
+use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
+use smtp_oauth_bridge::smtp::{self, Services};
+use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
+use smtp_oauth_bridge::telemetry::Maillog;
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::sync::CancellationToken;
+
+/// A dialog that hangs for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Dialogs in which the client says no more than this are also run octet by octet.
+const TRICKLE_LIMIT: usize = 4 * 1024;
+const SPOOL_SIZE: u64 = 1 << 30;
+
+#[derive(Debug)]
+enum Directive {
+    Set(String, String),
+    Say(Vec<u8>),
+    Hear(String),
+    Close,
+    Reset,
+    Closed,
+    Stop,
+}
+
+#[derive(Debug, Default)]
+struct Dialog {
+    directives: Vec<(usize, Directive)>,
+    queue: Vec<(String, Vec<u8>)>,
+    log: Vec<String>,
+    quiet: bool,
+}
+
+#[tokio::test]
+async fn every_dialog_goes_as_written() {
+    let mut files: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dialogs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap() != "README.md")
+        .collect();
+    files.sort();
+    assert!(files.len() > 30);
+    let mut shared = Shared::open();
+    let mut failures = Vec::new();
+    for path in files {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.ends_with(".txt"), "{name}: a dialog is a .txt file");
+        if let Err(failure) = run_file(&path, &mut shared).await {
+            failures.push(format!("{name}{failure}"));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+}
+
+#[test]
+fn a_dialog_with_a_mistake_in_it_does_not_run() {
+    for text in [
+        "X: what",
+        "c: MAIL",
+        "set: colour red",
+        "C: \\q",
+        "| a body without a queue",
+        "C* many x",
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+async fn run_file(path: &Path, shared: &mut Shared) -> Result<(), String> {
+    let dialog = parse(&std::fs::read_to_string(path).map_err(|e| format!(": {e}"))?)?;
+    let said: usize = dialog
+        .directives
+        .iter()
+        .map(|(_, d)| if let Directive::Say(s) = d { s.len() } else { 0 })
+        .sum();
+    run(&dialog, false, shared).await?;
+    if said <= TRICKLE_LIMIT {
+        run(&dialog, true, shared)
+            .await
+            .map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Dialog, String> {
+    let mut dialog = Dialog::default();
+    let mut body_open = false;
+    for (n, line) in text.lines().enumerate() {
+        let n = n + 1;
+        let fail = |what: &str| format!(":{n}: {what}: {line}");
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let is_body = line.starts_with('|');
+        if is_body && !body_open {
+            return Err(fail("a body belongs to a queue: line"));
+        }
+        body_open = is_body || line.starts_with("queue: ");
+        let mut push = |directive| dialog.directives.push((n, directive));
+        if let Some(rest) = line.strip_prefix("set: ") {
+            let (key, value) = rest.split_once(' ').ok_or_else(|| fail("a value is missing"))?;
+            if ![
+                "max_message_size",
+                "max_connections",
+                "allow",
+                "spool_max_size",
+                "spool_broken",
+            ]
+            .contains(&key)
+            {
+                return Err(fail("unknown setting"));
+            }
+            push(Directive::Set(key.into(), value.into()));
+        } else if line == "C:" || line.starts_with("C: ") {
+            let mut octets =
+                unescape(line.get(3..).unwrap_or_default()).ok_or_else(|| fail("unknown escape"))?;
+            octets.extend(b"\r\n");
+            push(Directive::Say(octets));
+        } else if let Some(rest) = line.strip_prefix("C> ") {
+            push(Directive::Say(
+                unescape(rest).ok_or_else(|| fail("unknown escape"))?,
+            ));
+        } else if let Some(rest) = line.strip_prefix("C* ") {
+            push(Directive::Say(
+                repeat(rest).ok_or_else(|| fail("not a number and a text"))?,
+            ));
+        } else if let Some(pattern) = line.strip_prefix("S: ") {
+            push(Directive::Hear(pattern.into()));
+        } else if let Some(rest) = line.strip_prefix("S* ") {
+            let (count, pattern) = rest
+                .split_once(' ')
+                .ok_or_else(|| fail("not a number and a pattern"))?;
+            for _ in 0..count.parse::<usize>().map_err(|_| fail("not a number"))? {
+                push(Directive::Hear(pattern.into()));
+            }
+        } else if let Some(rest) = line.strip_prefix("queue: ") {
+            dialog.queue.push((rest.into(), Vec::new()));
+        } else if is_body {
+            let (_, body) = dialog.queue.last_mut().ok_or_else(|| fail("no queue: line"))?;
+            let octets = match line.strip_prefix("|* ") {
+                Some(rest) => repeat(rest).ok_or_else(|| fail("not a number and a text"))?,
+                None => unescape(line[1..].strip_prefix(' ').unwrap_or_default())
+                    .ok_or_else(|| fail("unknown escape"))?,
+            };
+            body.extend(octets);
+            body.extend(b"\r\n");
+        } else if let Some(pattern) = line.strip_prefix("log: ") {
+            dialog.log.push(pattern.into());
+        } else {
+            match line {
+                "C closes" => push(Directive::Close),
+                "C resets" => push(Directive::Reset),
+                "S closes" => push(Directive::Closed),
+                "the daemon stops" => push(Directive::Stop),
+                "the log is quiet" => dialog.quiet = true,
+                _ => return Err(fail("unknown directive")),
+            }
+        }
+    }
+    Ok(dialog)
+}
+
+/// `COUNT TEXT`, where `%n` in the text is the number of the copy, from 1.
+fn repeat(rest: &str) -> Option<Vec<u8>> {
+    let (count, text) = rest.split_once(' ')?;
+    let mut octets = Vec::new();
+    for n in 1..=count.parse::<usize>().ok()? {
+        octets.extend(unescape(&text.replace("%n", &n.to_string()))?);
+    }
+    Some(octets)
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut octets = Vec::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            octets.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
+            continue;
+        }
+        octets.push(match chars.next()? {
+            'r' => b'\r',
+            'n' => b'\n',
+            't' => b'\t',
+            's' => b' ',
+            '\\' => b'\\',
+            'x' => u8::from_str_radix(&format!("{}{}", chars.next()?, chars.next()?), 16).ok()?,
+            _ => return None,
+        });
+    }
+    Some(octets)
+}
+
+async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), String> {
+    let mut listener = Listener {
+        name: "test".into(),
+        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        allow: vec!["127.0.0.0/8".parse().unwrap()],
+        max_message_size: 1_000_000,
+        max_connections: 10,
+    };
+    let (mut max_size, mut broken) = (SPOOL_SIZE, false);
+    for (n, directive) in &dialog.directives {
+        let Directive::Set(key, value) = directive else {
+            continue;
+        };
+        let number = || value.parse::<u64>().map_err(|e| format!(":{n}: {e}"));
+        match key.as_str() {
+            "max_message_size" => listener.max_message_size = number()?,
+            "max_connections" => listener.max_connections = number()? as usize,
+            "spool_max_size" => max_size = number()?,
+            "allow" => listener.allow = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?],
+            _ => broken = true,
+        }
+    }
+    // Opening a spool takes its time: only dialogs that are hard on it get one of their own.
+    let mut own;
+    let shared = if broken || max_size != SPOOL_SIZE {
+        own = Shared::with(max_size);
+        &mut own
+    } else {
+        shared
+    };
+    if broken {
+        // Larger messages cannot be written now.
+        std::fs::remove_dir_all(shared.directory.path().join("body")).unwrap();
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+
+    let bound = smtp::bind(&listener).map_err(|e| format!(": {e}"))?;
+    let address = bound[0].address();
+    let stop = CancellationToken::new();
+    let services = Services {
+        hostname: "bridge.test".into(),
+        intake: shared.spool.intake(),
+        maillog: Maillog,
+    };
+    let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));
+    let outcome = async {
+        let mut client = Client::connect(address, trickle, stop.clone()).await;
+        for (n, directive) in &dialog.directives {
+            client
+                .perform(directive)
+                .await
+                .map_err(|e| format!(":{n}: {e}"))?;
+        }
+        client.end().await.map_err(|e| format!(", at the end: {e}"))
+    };
+    let outcome = tokio::time::timeout(PATIENCE, outcome)
+        .await
+        .unwrap_or_else(|_| Err(": it hangs".into()));
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, server)
+        .await
+        .expect("the listener stops")
+        .unwrap();
+    drop(guard);
+    outcome?;
+
+    let mut queue = shared.news().await;
+    for (head, body) in &dialog.queue {
+        let Some(at) = queue.iter().position(|(h, b)| matches(head, h) && b == body) else {
+            return Err(format!(
+                ": this message is not in the queue: {head}\n{}but:\n{}",
+                shown(body),
+                queue
+                    .iter()
+                    .map(|(h, b)| format!("{h}\n{}", shown(b)))
+                    .collect::<String>()
+            ));
+        };
+        queue.remove(at);
+    }
+    if let Some((head, body)) = queue.first() {
+        return Err(format!(
+            ": the queue has another message: {head}\n{}",
+            shown(body)
+        ));
+    }
+    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    if let Some(pattern) = dialog
+        .log
+        .iter()
+        .find(|p| !log.lines().any(|line| matches(&format!("*{p}*"), line)))
+    {
+        return Err(format!(": nothing in the log is like {pattern}:\n{log}"));
+    }
+    if dialog.quiet && (log.contains("WARN") || log.contains("ERROR")) {
+        return Err(format!(": the log is not quiet:\n{log}"));
+    }
+    if log.matches(" accepted ").count() != dialog.queue.len() {
+        return Err(format!(": not one `accepted` for each message:\n{log}"));
+    }
+    Ok(())
+}
+
+struct Client {
+    reader: Option<BufReader<OwnedReadHalf>>,
+    writer: Option<OwnedWriteHalf>,
+    pending: Vec<u8>,
+    trickle: bool,
+    stop: CancellationToken,
+}
+
+impl Client {
+    async fn connect(address: std::net::SocketAddr, trickle: bool, stop: CancellationToken) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader: Some(BufReader::new(reader)),
+            writer: Some(writer),
+            pending: Vec::new(),
+            trickle,
+            stop,
+        }
+    }
+
+    async fn perform(&mut self, directive: &Directive) -> Result<(), String> {
+        if let Directive::Say(octets) = directive {
+            // What is said without waiting for a reply is sent in one piece.
+            self.pending.extend(octets);
+            return Ok(());
+        }
+        self.send().await;
+        match directive {
+            Directive::Set(..) | Directive::Say(_) => Ok(()),
+            Directive::Hear(pattern) => {
+                let mut line = Vec::new();
+                let reader = self.reader.as_mut().ok_or("it is closed already")?;
+                let read = reader.read_until(b'\n', &mut line).await;
+                let heard = String::from_utf8_lossy(&line).into_owned();
+                let text = heard.strip_suffix("\r\n").unwrap_or(&heard);
+                if matches(pattern, text) {
+                    Ok(())
+                } else {
+                    Err(format!("expected {pattern}\n  heard {heard:?} {read:?}"))
+                }
+            }
+            Directive::Close => {
+                self.writer = None;
+                Ok(())
+            }
+            Directive::Reset => {
+                let writer = self.writer.take().ok_or("it is closed already")?;
+                let stream: &TcpStream = writer.as_ref();
+                socket2::SockRef::from(stream)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+                writer.forget();
+                self.reader = None;
+                Ok(())
+            }
+            Directive::Closed => self.silence().await,
+            Directive::Stop => {
+                self.stop.cancel();
+                Ok(())
+            }
+        }
+    }
+
+    async fn send(&mut self) {
+        let octets = std::mem::take(&mut self.pending);
+        let Some(writer) = &mut self.writer else { return };
+        let pieces = octets.chunks(if self.trickle { 1 } else { octets.len().max(1) });
+        for piece in pieces {
+            // A server that has closed is noticed where its silence is not expected.
+            let _ = writer.write_all(piece).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Nothing more is said by either side.
+    async fn end(mut self) -> Result<(), String> {
+        self.send().await;
+        self.writer = None;
+        self.silence().await
+    }
+
+    async fn silence(&mut self) -> Result<(), String> {
+        let mut more = Vec::new();
+        if let Some(reader) = &mut self.reader {
+            let _ = reader.read_to_end(&mut more).await;
+        }
+        if more.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("also heard {:?}", String::from_utf8_lossy(&more)))
+        }
+    }
+}
+
+/// A spool that serves many dialogs.
+struct Shared {
+    directory: tempfile::TempDir,
+    spool: Spool,
+    seen: HashSet<QueueId>,
+}
+
+impl Shared {
+    fn open() -> Self {
+        Self::with(SPOOL_SIZE)
+    }
+
+    fn with(max_size: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings {
+            directory: directory.path().to_owned(),
+            max_size,
+            min_free: 0,
+        };
+        let spool = Spool::open(&settings, Clock::machine()).unwrap();
+        Self {
+            directory,
+            spool,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// All messages that came since the last call: `<from> -> <to>,<to>` with `8BITMIME` if declared; and the body.
+    async fn news(&mut self) -> Vec<(String, Vec<u8>)> {
+        let store = self.spool.store();
+        let now = Timestamp::from_millis(0);
+        let agenda = store
+            .agenda(now, 10_000, |_| Slots { take: 0, skip: 0 })
+            .await
+            .unwrap();
+        let mut messages = Vec::new();
+        for id in agenda.unplanned {
+            if !self.seen.insert(id) {
+                continue;
+            }
+            let (message, body) = store.message(id).await.unwrap();
+            let to: Vec<String> = message
+                .envelope
+                .recipients()
+                .iter()
+                .map(|r| format!("<{r}>"))
+                .collect();
+            let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
+            if message.envelope.body_type() == BodyType::EightBitMime {
+                head.push_str(" 8BITMIME");
+            }
+            let mut octets = Vec::new();
+            let mut pieces = body.pieces(0).unwrap();
+            while let Some(piece) = pieces.next_piece().unwrap() {
+                octets.extend(piece);
+            }
+            messages.push((head, octets));
+        }
+        messages
+    }
+}
+
+/// True if `text` is like `pattern`, in which `*` stands for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|tail| {
+            (0..=tail.len()).any(|at| tail.is_char_boundary(at) && matches(rest, &tail[at..]))
+        }),
+    }
+}
+
+fn shown(body: &[u8]) -> String {
+    let lines = body.split_inclusive(|&b| b == b'\n').take(20);
+    lines.map(|line| format!("| {}\n", line.escape_ascii())).collect()
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
