@@ -64,7 +64,11 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]
     pub fn build(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        let listeners = config.listeners.iter().map(smtp::bind).collect::<Result<Vec<_>, _>>()?;
+        let listeners = config
+            .listeners
+            .iter()
+            .map(smtp::bind)
+            .collect::<Result<Vec<_>, _>>()?;
         let client = http::client(config.tls.extra_ca_file.as_deref())?;
         let mut upstreams = Upstreams::new();
         for account in &config.accounts {
@@ -79,15 +83,29 @@ impl Daemon {
         let spool = Spool::open(&settings, clock)?;
         report(spool.swept());
         let hostname = config.hostname.clone();
-        let runner =
-            Runner::new(spool.store(), planner, upstreams, schedule(&config.delivery), clock, hostname.clone());
-        Ok(Self { spool, listeners: listeners.into_iter().flatten().collect(), runner, hostname })
+        let runner = Runner::new(
+            spool.store(),
+            planner,
+            upstreams,
+            schedule(&config.delivery),
+            clock,
+            hostname.clone(),
+        );
+        Ok(Self {
+            spool,
+            listeners: listeners.into_iter().flatten().collect(),
+            runner,
+            hostname,
+        })
     }
 
     /// Where clients can connect: the listener's name and the real address.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.listeners.iter().map(|bound| (bound.listener().to_owned(), bound.address())).collect()
+        self.listeners
+            .iter()
+            .map(|bound| (bound.listener().to_owned(), bound.address()))
+            .collect()
     }
 
     /// Accepts and delivers until `stop`, then drains.
@@ -95,8 +113,15 @@ impl Daemon {
         for (listener, address) in self.addresses() {
             tracing::info!(listener, %address, "listening");
         }
-        let services = smtp::Services { hostname: self.hostname, intake: self.spool.intake(), maillog: Maillog };
-        let accepting = within_grace(smtp::serve(self.listeners, services, stop.soon.clone()), &stop.soon);
+        let services = smtp::Services {
+            hostname: self.hostname,
+            intake: self.spool.intake(),
+            maillog: Maillog,
+        };
+        let accepting = within_grace(
+            smtp::serve(self.listeners, services, stop.soon.clone()),
+            &stop.soon,
+        );
         let delivering = self.runner.run(stop.soon.clone(), GRACE);
         tracing::info!("ready");
         tokio::select! {
@@ -106,7 +131,9 @@ impl Daemon {
         // Every other holder of the spool is gone: their futures were finished or dropped above.
         let closed = tokio::task::spawn_blocking(|| self.spool.close());
         if tokio::time::timeout(GRACE, closed).await.is_err() {
-            tracing::error!("the spool did not close in time; what was acknowledged is on the disk all the same");
+            tracing::error!(
+                "the spool did not close in time; what was acknowledged is on the disk all the same"
+            );
         }
         tracing::info!("stopped");
     }
@@ -122,7 +149,11 @@ async fn within_grace(work: impl Future<Output = ()>, stop: &CancellationToken) 
     }
 }
 
-fn upstream(account: &config::Account, client: &reqwest::Client, clock: Clock) -> Result<Arc<dyn Upstream>, StartError> {
+fn upstream(
+    account: &config::Account,
+    client: &reqwest::Client,
+    clock: Clock,
+) -> Result<Arc<dyn Upstream>, StartError> {
     let Grant::ClientCredentials { secret } = &account.grant;
     let endpoints = &account.endpoints;
     let grant = ClientCredentials::new(
@@ -133,8 +164,15 @@ fn upstream(account: &config::Account, client: &reqwest::Client, clock: Clock) -
         SecretString::from(secret.expose().to_owned()),
         format!("{}/.default", endpoints.graph_resource),
     )
-    .map_err(|reason| StartError::Account { account: account.name.clone(), reason })?;
-    let graph = Graph::new(client.clone(), endpoints.graph.as_str(), Tokens::new(grant, clock));
+    .map_err(|reason| StartError::Account {
+        account: account.name.clone(),
+        reason,
+    })?;
+    let graph = Graph::new(
+        client.clone(),
+        endpoints.graph.as_str(),
+        Tokens::new(grant, clock),
+    );
     Ok(Arc::new(graph))
 }
 
@@ -143,7 +181,10 @@ fn planner(config: &Config) -> Result<Planner, StartError> {
         account: "(none)".to_owned(),
         reason: "the configuration has no account".to_owned(),
     })?;
-    Ok(Planner::new(Account { name: account.name.clone(), mailbox: account.mailbox.clone() }))
+    Ok(Planner::new(Account {
+        name: account.name.clone(),
+        mailbox: account.mailbox.clone(),
+    }))
 }
 
 fn schedule(delivery: &config::Delivery) -> Schedule {
@@ -159,7 +200,12 @@ fn schedule(delivery: &config::Delivery) -> Schedule {
 }
 
 fn report(swept: &Swept) {
-    let Swept { messages, removed, set_aside, damaged } = swept;
+    let Swept {
+        messages,
+        removed,
+        set_aside,
+        damaged,
+    } = swept;
     tracing::info!(messages, unfinished_removed = removed, "spool open");
     if let Some(path) = damaged {
         tracing::error!(
@@ -168,6 +214,9 @@ fn report(swept: &Swept) {
         );
     }
     if *set_aside > 0 {
-        tracing::error!(files = set_aside, "stored messages without a record were set aside in corrupt/");
+        tracing::error!(
+            files = set_aside,
+            "stored messages without a record were set aside in corrupt/"
+        );
     }
 }

@@ -26,9 +26,7 @@ pub enum HttpError {
         reason: String,
     },
     /// No certificates to trust, or the TLS library refuses.
-    #[error(
-        "TLS cannot be set up: {0}. Install the package ca-certificates, or set `tls.extra_ca_file`"
-    )]
+    #[error("TLS cannot be set up: {0}. Install the package ca-certificates, or set `tls.extra_ca_file`")]
     Tls(#[from] rustls::Error),
     /// The HTTP library refuses.
     #[error("the HTTPS client cannot be built: {0}")]
@@ -63,7 +61,10 @@ pub fn client(extra_ca_file: Option<&Path>) -> Result<reqwest::Client, HttpError
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpError> {
-    let error = |reason: String| HttpError::CaFile { path: path.to_owned(), reason };
+    let error = |reason: String| HttpError::CaFile {
+        path: path.to_owned(),
+        reason,
+    };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| error(e.to_string()))?;
@@ -96,7 +97,9 @@ pub fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
         return true;
     }
     // An I/O error hides what it wraps from `source`.
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let wrapped = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
     wrapped.is_some_and(|inner| is_untrusted(inner)) || error.source().is_some_and(is_untrusted)
 }
 
@@ -105,7 +108,13 @@ pub fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
 #[must_use]
 pub fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
     const LONGEST: u64 = 24 * 3600;
-    let seconds: f64 = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: f64 = headers
+        .get(reqwest::header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs((seconds.ceil() as u64).min(LONGEST)))
 }
 
@@ -115,12 +124,20 @@ mod tests {
 
     #[test]
     fn retry_after_in_seconds() {
-        for (value, expected) in
-            [("7", Some(7)), ("1.5", Some(2)), ("-1", None), ("soon", None), ("99999999", Some(86_400))]
-        {
+        for (value, expected) in [
+            ("7", Some(7)),
+            ("1.5", Some(2)),
+            ("-1", None),
+            ("soon", None),
+            ("99999999", Some(86_400)),
+        ] {
             let mut headers = reqwest::header::HeaderMap::new();
             headers.insert("retry-after", value.parse().unwrap());
-            assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{value}");
+            assert_eq!(
+                retry_after(&headers),
+                expected.map(Duration::from_secs),
+                "{value}"
+            );
         }
     }
 

@@ -33,7 +33,12 @@ pub(super) struct Run {
     pub(super) sandbox: bool,
 
     /// Where the bridge listens, with --sandbox
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525", requires = "sandbox")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:2525",
+        requires = "sandbox"
+    )]
     pub(super) smtp: SocketAddr,
 
     #[command(flatten)]

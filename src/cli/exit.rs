@@ -22,15 +22,24 @@ enum Kind {
 
 impl Failure {
     pub(super) fn config(text: impl fmt::Display) -> Self {
-        Self { kind: Kind::Config, text: text.to_string() }
+        Self {
+            kind: Kind::Config,
+            text: text.to_string(),
+        }
     }
 
     pub(super) fn system(text: impl fmt::Display) -> Self {
-        Self { kind: Kind::System, text: text.to_string() }
+        Self {
+            kind: Kind::System,
+            text: text.to_string(),
+        }
     }
 
     pub(super) fn internal(text: impl fmt::Display) -> Self {
-        Self { kind: Kind::Internal, text: text.to_string() }
+        Self {
+            kind: Kind::Internal,
+            text: text.to_string(),
+        }
     }
 
     pub(super) fn code(&self) -> ExitCode {

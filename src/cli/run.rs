@@ -14,7 +14,9 @@ use std::path::Path;
 /// Runs until a signal comes.
 pub(super) fn run(config: Option<&Path>, args: &Run) -> Result<(), Failure> {
     if args.sandbox && config.is_some() {
-        return Err(Failure::config("--sandbox brings its own configuration: leave out --config"));
+        return Err(Failure::config(
+            "--sandbox brings its own configuration: leave out --config",
+        ));
     }
     let runtime = runtime()?;
     let done = runtime.block_on(async {
@@ -35,7 +37,12 @@ pub(super) fn run(config: Option<&Path>, args: &Run) -> Result<(), Failure> {
     done
 }
 
-async fn bridge(loaded: &Loaded, clock: Clock, stop: Stop, ready: impl FnOnce(&Daemon)) -> Result<(), Failure> {
+async fn bridge(
+    loaded: &Loaded,
+    clock: Clock,
+    stop: Stop,
+    ready: impl FnOnce(&Daemon),
+) -> Result<(), Failure> {
     let config = &loaded.config;
     let format = match config.log.format {
         LogFormat::Text => log::Format::Text,

@@ -40,12 +40,22 @@ pub(super) struct Behind {
 }
 
 impl Behind {
-    pub(super) async fn start(places: &Places, smtp: Option<SocketAddr>, clock: Clock) -> Result<Self, Failure> {
-        let directory =
-            places.directory.clone().unwrap_or_else(|| surroundings::sandbox_directory(&surroundings::gather()));
+    pub(super) async fn start(
+        places: &Places,
+        smtp: Option<SocketAddr>,
+        clock: Clock,
+    ) -> Result<Self, Failure> {
+        let directory = places
+            .directory
+            .clone()
+            .unwrap_or_else(|| surroundings::sandbox_directory(&surroundings::gather()));
         let directory = std::path::absolute(directory).map_err(Failure::system)?;
         let tenant = Tenant::demo();
-        let mailbox = tenant.mailboxes.first().map(|mailbox| mailbox.address.to_string()).unwrap_or_default();
+        let mailbox = tenant
+            .mailboxes
+            .first()
+            .map(|mailbox| mailbox.address.to_string())
+            .unwrap_or_default();
         let stop = CancellationToken::new();
         let settings = Settings {
             cloud: places.cloud,
@@ -54,8 +64,16 @@ impl Behind {
             tenant: tenant.clone(),
             smtp,
         };
-        let sandbox = Sandbox::start(settings, clock, stop.clone()).await.map_err(Failure::system)?;
-        Ok(Self { sandbox, stop, directory, tenant, mailbox })
+        let sandbox = Sandbox::start(settings, clock, stop.clone())
+            .await
+            .map_err(Failure::system)?;
+        Ok(Self {
+            sandbox,
+            stop,
+            directory,
+            tenant,
+            mailbox,
+        })
     }
 
     /// Writes a configuration for a bridge in front of this sandbox, and loads it as any other.
@@ -65,7 +83,10 @@ impl Behind {
         let path = self.directory.join("bridge.toml");
         write_private(&path, &self.configuration_text(smtp, &secret))?;
         // The sandbox is for trying out: variables that are meant for a real bridge do not count here.
-        let surroundings = config::Surroundings { machine_name: "localhost".to_owned(), ..Default::default() };
+        let surroundings = config::Surroundings {
+            machine_name: "localhost".to_owned(),
+            ..Default::default()
+        };
         config::load(&path, &surroundings).map_err(Failure::internal)
     }
 
@@ -97,7 +118,11 @@ impl Behind {
 
     /// What a newcomer does next.
     pub(super) fn welcome(&self, daemon: &Daemon) -> String {
-        let smtp = daemon.addresses().first().map(|(_, address)| address.to_string()).unwrap_or_default();
+        let smtp = daemon
+            .addresses()
+            .first()
+            .map(|(_, address)| address.to_string())
+            .unwrap_or_default();
         let mailbox = &self.mailbox;
         let inbox = self.sandbox.inbox_url();
         let directory = self.directory.display();

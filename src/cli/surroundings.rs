@@ -23,15 +23,27 @@ pub(super) fn gather() -> Surroundings {
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Surroundings { variables, machine_name: machine_name() }
+    Surroundings {
+        variables,
+        machine_name: machine_name(),
+    }
 }
 
 /// Where the sandbox lives if nobody says: in the user's state directory (XDG Base Directory Specification), else
 /// among the temporary files.
 pub(super) fn sandbox_directory(surroundings: &Surroundings) -> PathBuf {
-    let absolute = |name: &str| surroundings.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        surroundings
+            .variables
+            .get(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    state.unwrap_or_else(std::env::temp_dir).join("smtp-oauth-bridge").join("sandbox")
+    state
+        .unwrap_or_else(std::env::temp_dir)
+        .join("smtp-oauth-bridge")
+        .join("sandbox")
 }
 
 #[cfg(unix)]
@@ -41,5 +53,8 @@ fn machine_name() -> String {
 
 #[cfg(not(unix))]
 fn machine_name() -> String {
-    std::env::vars().find(|(name, _)| name == "COMPUTERNAME").map(|(_, value)| value).unwrap_or_default()
+    std::env::vars()
+        .find(|(name, _)| name == "COMPUTERNAME")
+        .map(|(_, value)| value)
+        .unwrap_or_default()
 }

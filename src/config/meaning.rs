@@ -172,8 +172,6 @@ pub struct Delivery {
     pub retry: Vec<Duration>,
     /// How long a message may be deferred before it counts as failed.
     pub give_up_after: Duration,
-    /// How long a message may be held before the administrator is alerted.
-    pub hold_for: Duration,
     /// What to do when it is not known whether the upstream took the message.
     pub on_uncertain: OnUncertain,
     /// How long to wait before an uncertain message is looked up or tried again.

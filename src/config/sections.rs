@@ -28,6 +28,7 @@ pub(super) const LATER: &[&str] = &[
     "account.NAME.send_as",
     "account.NAME.unknown_sender",
     "admin",
+    "delivery.hold_for",
     "listener.auth",
     "report",
     "route",
@@ -412,7 +413,6 @@ fn delivery(mut section: Section<'_>) -> Option<Delivery> {
         field.list(pause)
     });
     let give_up_after = section.defaulted("give_up_after", r#""5d""#, pause);
-    let hold_for = section.defaulted("hold_for", r#""14d""#, pause);
     let on_uncertain = section.defaulted("on_uncertain", r#""retry""#, |field| {
         field.choice(&[("retry", OnUncertain::Retry), ("hold", OnUncertain::Hold)], &[])
     });
@@ -421,7 +421,6 @@ fn delivery(mut section: Section<'_>) -> Option<Delivery> {
     Some(Delivery {
         retry: retry?,
         give_up_after: give_up_after?,
-        hold_for: hold_for?,
         on_uncertain: on_uncertain?,
         uncertain_wait: uncertain_wait?,
     })

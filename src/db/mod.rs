@@ -44,9 +44,10 @@ impl DbError {
     pub fn ends_transaction(&self) -> bool {
         use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
         match self {
-            Self::Sqlite(error) => {
-                !matches!(error.sqlite_error_code(), None | Some(ConstraintViolation | TooBig | TypeMismatch))
-            }
+            Self::Sqlite(error) => !matches!(
+                error.sqlite_error_code(),
+                None | Some(ConstraintViolation | TooBig | TypeMismatch)
+            ),
             Self::Row { .. } => false,
         }
     }
@@ -68,7 +69,8 @@ fn open_writing(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn open_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA query_only = ON;")?;

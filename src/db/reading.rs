@@ -55,7 +55,9 @@ impl QueueReader {
     /// # Errors
     /// SQLite's.
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        Ok(Self { connection: open_reading(path)? })
+        Ok(Self {
+            connection: open_reading(path)?,
+        })
     }
 
     /// What is to be done at `now`: at most `unplanned` messages to plan, and for each lane as many due parts as
@@ -70,7 +72,10 @@ impl QueueReader {
         mut slots: impl FnMut(&Lane) -> Slots,
     ) -> Result<Agenda, DbError> {
         let mut agenda = Agenda {
-            unplanned: self.ids("SELECT id FROM message WHERE planned = 0 ORDER BY id LIMIT ?1", unplanned)?,
+            unplanned: self.ids(
+                "SELECT id FROM message WHERE planned = 0 ORDER BY id LIMIT ?1",
+                unplanned,
+            )?,
             ..Agenda::default()
         };
         for lane in self.lanes()? {
@@ -89,7 +94,10 @@ impl QueueReader {
     /// # Errors
     /// SQLite's, or a damaged row.
     pub fn interrupted(&self) -> Result<Vec<Part>, DbError> {
-        self.parts("SELECT * FROM part WHERE marker IS NOT NULL ORDER BY message, number", [])
+        self.parts(
+            "SELECT * FROM part WHERE marker IS NOT NULL ORDER BY message, number",
+            [],
+        )
     }
 
     /// A message without its body.
@@ -147,9 +155,11 @@ impl QueueReader {
     /// # Errors
     /// SQLite's.
     pub fn totals(&self) -> Result<(u64, u64), DbError> {
-        Ok(self.connection.query_row("SELECT coalesce(sum(size), 0), count(*) FROM message", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?)
+        Ok(self.connection.query_row(
+            "SELECT coalesce(sum(size), 0), count(*) FROM message",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?)
     }
 
     /// Reads every page and compares the tables with their indexes; slow, for suspicious files.
@@ -157,11 +167,16 @@ impl QueueReader {
     /// # Errors
     /// SQLite's, or its findings as a damaged row.
     pub fn check(&self) -> Result<(), DbError> {
-        let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let verdict: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if verdict == "ok" {
             return Ok(());
         }
-        Err(DbError::Row { id: "any".to_owned(), what: verdict })
+        Err(DbError::Row {
+            id: "any".to_owned(),
+            what: verdict,
+        })
     }
 
     /// The lanes that have something waiting, by jumping from one to the next in the index.
@@ -174,11 +189,16 @@ impl QueueReader {
         let mut lanes = Vec::new();
         loop {
             let next = statement
-                .query_row(params![account, mailbox], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+                .query_row(params![account, mailbox], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })
                 .optional()?;
             let Some(found) = next else { return Ok(lanes) };
             (account, mailbox) = found;
-            lanes.push(Lane { account: account.clone(), mailbox: address(&mailbox, &account)? });
+            lanes.push(Lane {
+                account: account.clone(),
+                mailbox: address(&mailbox, &account)?,
+            });
         }
     }
 
@@ -208,35 +228,46 @@ impl QueueReader {
                 "SELECT min(due) FROM part WHERE state = 0 AND marker IS NULL
                  AND account = ?1 AND mailbox = ?2 AND due > ?3",
             )?
-            .query_row(params![lane.account, lane.mailbox.to_string(), now.millis()], |row| row.get(0))?;
+            .query_row(
+                params![lane.account, lane.mailbox.to_string(), now.millis()],
+                |row| row.get(0),
+            )?;
         Ok(millis.map(Timestamp::from_millis))
     }
 
     fn parts(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Part>, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
-        let rows: Vec<PartRow> = statement.query_map(params, PartRow::read)?.collect::<Result<_, _>>()?;
+        let rows: Vec<PartRow> = statement
+            .query_map(params, PartRow::read)?
+            .collect::<Result<_, _>>()?;
         let mut waiting = self.connection.prepare_cached(
             "SELECT number, address FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 0 ORDER BY number",
         )?;
         rows.into_iter()
             .map(|row| {
                 let key = params![&row.id.message.as_bytes()[..], row.id.number];
-                let recipients: Vec<(usize, String)> =
-                    waiting.query_map(key, |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+                let recipients: Vec<(usize, String)> = waiting
+                    .query_map(key, |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<Result<_, _>>()?;
                 row.part(recipients)
             })
             .collect()
     }
 
     fn recipients(&self, id: QueueId) -> Result<Vec<String>, DbError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT address FROM recipient WHERE message = ?1 ORDER BY number")?;
-        Ok(statement.query_map([&id.as_bytes()[..]], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT address FROM recipient WHERE message = ?1 ORDER BY number")?;
+        Ok(statement
+            .query_map([&id.as_bytes()[..]], |row| row.get(0))?
+            .collect::<Result<_, _>>()?)
     }
 
     fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
-        Ok(statement.query_map([limit], |row| queue_id(row, "id"))?.collect::<Result<_, _>>()?)
+        Ok(statement
+            .query_map([limit], |row| queue_id(row, "id"))?
+            .collect::<Result<_, _>>()?)
     }
 }
 
@@ -268,19 +299,33 @@ impl MessageRow {
     }
 
     fn message(self, id: QueueId, recipients: Vec<String>) -> Result<Message, DbError> {
-        let damaged = |what: String| DbError::Row { id: id.to_string(), what };
+        let damaged = |what: String| DbError::Row {
+            id: id.to_string(),
+            what,
+        };
         let reverse_path = match self.reverse_path {
             None => ReversePath::Null,
             Some(text) => ReversePath::Address(address(&text, &id)?),
         };
-        let recipients: Vec<Address> = recipients.iter().map(|text| address(text, &id)).collect::<Result<_, _>>()?;
-        let body_type = if self.eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit };
+        let recipients: Vec<Address> = recipients
+            .iter()
+            .map(|text| address(text, &id))
+            .collect::<Result<_, _>>()?;
+        let body_type = if self.eight_bit {
+            BodyType::EightBitMime
+        } else {
+            BodyType::SevenBit
+        };
         Ok(Message {
             id,
             arrived: Timestamp::from_millis(self.arrived),
-            envelope: Envelope::new(reverse_path, recipients, body_type).map_err(|e| damaged(e.to_string()))?,
+            envelope: Envelope::new(reverse_path, recipients, body_type)
+                .map_err(|e| damaged(e.to_string()))?,
             origin: Origin {
-                client: self.client.parse().map_err(|_| damaged(format!("client {:?}", self.client)))?,
+                client: self
+                    .client
+                    .parse()
+                    .map_err(|_| damaged(format!("client {:?}", self.client)))?,
                 greeting: self.greeting,
                 esmtp: self.esmtp,
                 listener: self.listener,
@@ -305,7 +350,10 @@ struct PartRow {
 impl PartRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: PartId { message: queue_id(row, "message")?, number: row.get("number")? },
+            id: PartId {
+                message: queue_id(row, "message")?,
+                number: row.get("number")?,
+            },
             account: row.get("account")?,
             mailbox: row.get("mailbox")?,
             changes: row.get("changes")?,
@@ -338,7 +386,10 @@ impl PartRow {
 }
 
 fn address(text: &str, of: &impl std::fmt::Display) -> Result<Address, DbError> {
-    text.parse().map_err(|e| DbError::Row { id: of.to_string(), what: format!("address {text:?}: {e}") })
+    text.parse().map_err(|e| DbError::Row {
+        id: of.to_string(),
+        what: format!("address {text:?}: {e}"),
+    })
 }
 
 fn queue_id(row: &Row<'_>, column: &str) -> rusqlite::Result<QueueId> {

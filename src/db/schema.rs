@@ -114,7 +114,9 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
 /// The id of the spool, made on first use from `fresh`.
 pub(super) fn spool_id(connection: &mut Connection, fresh: [u8; 16]) -> rusqlite::Result<[u8; 16]> {
     let transaction: Transaction<'_> = connection.transaction()?;
-    let found = transaction.query_row("SELECT id FROM spool", [], |row| row.get(0)).optional()?;
+    let found = transaction
+        .query_row("SELECT id FROM spool", [], |row| row.get(0))
+        .optional()?;
     let id = match found {
         Some(id) => id,
         None => {

@@ -72,10 +72,17 @@ impl QueueWriter {
     ///
     /// # Errors
     /// The request's own, after its changes were undone.
-    pub fn savepoint<T>(&mut self, request: impl FnOnce(&mut Self) -> Result<T, DbError>) -> Result<T, DbError> {
+    pub fn savepoint<T>(
+        &mut self,
+        request: impl FnOnce(&mut Self) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
         self.connection.execute_batch("SAVEPOINT request")?;
         let result = request(self);
-        let end = if result.is_ok() { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" };
+        let end = if result.is_ok() {
+            "RELEASE request"
+        } else {
+            "ROLLBACK TO request; RELEASE request"
+        };
         self.connection.execute_batch(end)?;
         result
     }
@@ -153,7 +160,14 @@ impl QueueWriter {
             .prepare_cached("UPDATE recipient SET part = ?3 WHERE message = ?1 AND number = ?2")?;
         for (number, planned) in parts.iter().enumerate() {
             let mailbox = planned.mailbox.to_string();
-            part.execute(params![id, number, planned.account, mailbox, planned.changes, due.millis()])?;
+            part.execute(params![
+                id,
+                number,
+                planned.account,
+                mailbox,
+                planned.changes,
+                due.millis()
+            ])?;
             for position in &planned.recipients {
                 recipient.execute(params![id, position, number])?;
             }
@@ -179,8 +193,9 @@ impl QueueWriter {
     /// # Errors
     /// SQLite's.
     pub fn unmark(&mut self, parts: &[PartId]) -> Result<(), DbError> {
-        let mut unmark =
-            self.connection.prepare_cached("UPDATE part SET marker = NULL WHERE message = ?1 AND number = ?2")?;
+        let mut unmark = self
+            .connection
+            .prepare_cached("UPDATE part SET marker = NULL WHERE message = ?1 AND number = ?2")?;
         for part in parts {
             unmark.execute(params![&part.message.as_bytes()[..], part.number])?;
         }
@@ -229,9 +244,17 @@ impl QueueWriter {
     fn ended_as(&self, part: PartId) -> Result<PartState, DbError> {
         let failed: bool = self
             .connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 2)")?
-            .query_row(params![&part.message.as_bytes()[..], part.number], |row| row.get(0))?;
-        Ok(if failed { PartState::Failed } else { PartState::Done })
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 2)",
+            )?
+            .query_row(params![&part.message.as_bytes()[..], part.number], |row| {
+                row.get(0)
+            })?;
+        Ok(if failed {
+            PartState::Failed
+        } else {
+            PartState::Done
+        })
     }
 
     fn ending(&mut self, message: QueueId) -> Result<Ending, DbError> {
@@ -263,7 +286,9 @@ impl QueueWriter {
             "DELETE FROM recipient WHERE message = ?1",
             "DELETE FROM message WHERE id = ?1",
         ] {
-            self.connection.prepare_cached(statement)?.execute([&message.as_bytes()[..]])?;
+            self.connection
+                .prepare_cached(statement)?
+                .execute([&message.as_bytes()[..]])?;
         }
         Ok(())
     }

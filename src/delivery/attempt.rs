@@ -19,6 +19,7 @@ use crate::upstream::Upstream;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What every attempt needs.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) maillog: Maillog,
     pub(super) hostname: String,
+    /// Cancelled when no attempt may begin any more.
+    pub(super) stop: CancellationToken,
 }
 
 /// After the spool failed us, nothing is tried for so long.
@@ -36,7 +39,11 @@ const SPOOL_TROUBLE: Duration = Duration::from_secs(1);
 /// Tries `part` once, and writes down what came of it. Answers what that tells about account and mailbox.
 ///
 /// Cancellation: leaves a marker behind if the upstream was called; the outcome is uncertain then.
-pub(super) async fn attempt(context: &Context, part: Part, upstream: Option<Arc<dyn Upstream>>) -> Vec<GateNews> {
+pub(super) async fn attempt(
+    context: &Context,
+    part: Part,
+    upstream: Option<Arc<dyn Upstream>>,
+) -> Vec<GateNews> {
     match try_once(context, &part, upstream).await {
         Ok(news) => news,
         Err(error) => {
@@ -71,7 +78,13 @@ async fn try_once(
         Ok(parcel) => parcel,
         Err(disposition) => return Ok(conclude(context, part, Some(&message), everybody(disposition)).await),
     };
-    if let Err(failure) = upstream.prepare().await {
+    let prepared = tokio::select! {
+        biased;
+        // Nothing has begun yet, so nothing has to be finished.
+        () = context.stop.cancelled() => return Ok(Vec::new()),
+        prepared = upstream.prepare() => prepared,
+    };
+    if let Err(failure) = prepared {
         return Ok(unprepared(part, &failure));
     }
     context.store.mark(part.id, context.clock.now()).await?;
@@ -91,21 +104,42 @@ async fn pack(context: &Context, part: &Part, message: &Message, body: Body) -> 
     let (id, mailbox) = (message.id, part.mailbox.clone());
     let packed = tokio::task::spawn_blocking(move || {
         let unreadable = |error: String| local::UNREADABLE.disposition(error, None);
-        let beginning = body.beginning(MAX_HEADER_BLOCK).map_err(|e| unreadable(e.to_string()))?;
+        let beginning = body
+            .beginning(MAX_HEADER_BLOCK)
+            .map_err(|e| unreadable(e.to_string()))?;
         let whole = beginning.len() as u64 == body.size();
         let block = HeaderBlock::parse(&beginning, whole).map_err(|e| unreadable(e.to_string()))?;
         let mut head = received.into_bytes();
-        head.extend_from_slice(&changes.apply(block.head()).map_err(|e| unreadable(e.to_string()))?);
+        head.extend_from_slice(
+            &changes
+                .apply(block.head())
+                .map_err(|e| unreadable(e.to_string()))?,
+        );
         check_recipients(&head, &recipients).map_err(|e| local::MISFIT.disposition(e.to_string(), None))?;
         let skip = block.head_len() as u64;
-        Ok(Parcel { id, mailbox, recipients, head: Bytes::from(head), skip, body })
+        Ok(Parcel {
+            id,
+            mailbox,
+            recipients,
+            head: Bytes::from(head),
+            skip,
+            body,
+        })
     });
-    packed.await.unwrap_or_else(|_| Err(local::UNREADABLE.disposition("the program is ending", None)))
+    packed
+        .await
+        .unwrap_or_else(|_| Err(local::UNREADABLE.disposition("the program is ending", None)))
 }
 
 fn refused(public: String, diagnostic: String) -> Disposition {
     let status = local::MISFIT.status;
-    Disposition::Failed(Cause { scope: Scope::Message, status, public, diagnostic, retry_after: None })
+    Disposition::Failed(Cause {
+        scope: Scope::Message,
+        status,
+        public,
+        diagnostic,
+        retry_after: None,
+    })
 }
 
 fn received(context: &Context, message: &Message, part: &Part) -> String {
@@ -125,10 +159,18 @@ fn received(context: &Context, message: &Message, part: &Part) -> String {
 }
 
 /// Writes what follows from a report into the spool, however long that takes, and tells the log.
-async fn conclude(context: &Context, part: &Part, message: Option<&Message>, report: Report) -> Vec<GateNews> {
+async fn conclude(
+    context: &Context,
+    part: &Part,
+    message: Option<&Message>,
+    report: Report,
+) -> Vec<GateNews> {
     let now = context.clock.now();
-    let Verdict { settlement, dispositions, gates } =
-        settle(part, report, &context.schedule, now, fastrand::f64());
+    let Verdict {
+        settlement,
+        dispositions,
+        gates,
+    } = settle(part, report, &context.schedule, now, fastrand::f64());
     let next = settlement.next;
     let number = settlement.progress.attempts;
     let ending = loop {
@@ -151,7 +193,9 @@ async fn conclude(context: &Context, part: &Part, message: Option<&Message>, rep
         age,
     };
     for (disposition, to) in grouped(part, &dispositions) {
-        context.maillog.attempted(about, &to, disposition, &told(next, disposition));
+        context
+            .maillog
+            .attempted(about, &to, disposition, &told(next, disposition));
     }
     match ending {
         Ending::Open => {}
@@ -180,7 +224,13 @@ fn told(next: Next, disposition: &Disposition) -> String {
     match (disposition, next) {
         (Disposition::Failed(_), _) => "kept as a dead letter".to_owned(),
         (_, Next::Held) => "waits for a person".to_owned(),
-        (_, Next::Due(due)) if disposition.cause().is_some_and(|cause| cause.scope < Scope::Mailbox) => due.to_string(),
+        (_, Next::Due(due))
+            if disposition
+                .cause()
+                .is_some_and(|cause| cause.scope < Scope::Mailbox) =>
+        {
+            due.to_string()
+        }
         _ => "when the account is well".to_owned(),
     }
 }

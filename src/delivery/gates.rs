@@ -57,20 +57,29 @@ pub(super) enum Change {
 impl Gates {
     /// Whether mail of `lane` may go at `now`.
     pub(super) fn passage(&self, lane: &Lane, now: Timestamp) -> Passage {
-        let closed: Vec<&Closed> = gates_of(lane).iter().filter_map(|gate| self.0.get(gate)).collect();
+        let closed: Vec<&Closed> = gates_of(lane)
+            .iter()
+            .filter_map(|gate| self.0.get(gate))
+            .collect();
         if closed.iter().any(|closed| closed.probing) {
             return Passage::Probing;
         }
         match closed.iter().map(|closed| closed.until).max() {
             None => Passage::Open,
             Some(until) if until > now => Passage::Closed { until },
-            Some(_) => Passage::Probe { turn: closed.iter().map(|closed| closed.probes).max().unwrap_or(0) },
+            Some(_) => Passage::Probe {
+                turn: closed.iter().map(|closed| closed.probes).max().unwrap_or(0),
+            },
         }
     }
 
     /// When the next closed gate may be probed, after `now`.
     pub(super) fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
-        self.0.values().filter(|closed| !closed.probing && closed.until > now).map(|closed| closed.until).min()
+        self.0
+            .values()
+            .filter(|closed| !closed.probing && closed.until > now)
+            .map(|closed| closed.until)
+            .min()
     }
 
     /// Says that a message of `lane` is on its way as a probe, if any of the lane's gates is closed.
@@ -106,7 +115,15 @@ impl Gates {
             return None;
         }
         let wait = cause.retry_after.unwrap_or_else(|| probe_wait(0, Duration::ZERO));
-        self.0.insert(gate.clone(), Closed { since: now, until: now.plus(wait), probes: 0, probing: false });
+        self.0.insert(
+            gate.clone(),
+            Closed {
+                since: now,
+                until: now.plus(wait),
+                probes: 0,
+                probing: false,
+            },
+        );
         Some(Change::Closed(gate, wait))
     }
 
@@ -139,12 +156,17 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(0);
 
     fn lane(mailbox: &str) -> Lane {
-        Lane { account: "office".to_owned(), mailbox: mailbox.parse().unwrap() }
+        Lane {
+            account: "office".to_owned(),
+            mailbox: mailbox.parse().unwrap(),
+        }
     }
 
     fn cause(retry_after: Option<u64>) -> Cause {
         let disposition = local::UNREACHABLE.disposition("", retry_after.map(Duration::from_secs));
-        let Disposition::Deferred(cause) = disposition else { panic!() };
+        let Disposition::Deferred(cause) = disposition else {
+            panic!()
+        };
         cause
     }
 
@@ -157,16 +179,25 @@ mod tests {
         let (mut gates, lane) = (Gates::default(), lane("a@x.example"));
         assert_eq!(gates.passage(&lane, NOW), Passage::Open);
         let gate = Gate::Account("office".to_owned());
-        assert!(matches!(gates.close(gate.clone(), &cause(None), NOW), Some(Change::Closed(..))));
+        assert!(matches!(
+            gates.close(gate.clone(), &cause(None), NOW),
+            Some(Change::Closed(..))
+        ));
         assert_eq!(gates.close(gate.clone(), &cause(None), NOW), None, "said once");
         assert_eq!(gates.passage(&lane, NOW), Passage::Closed { until: after(1) });
         assert_eq!(gates.passage(&lane, after(1)), Passage::Probe { turn: 0 });
         gates.probe_started(&lane);
         assert_eq!(gates.passage(&lane, after(1)), Passage::Probing);
         gates.close(gate.clone(), &cause(None), after(1));
-        assert_eq!(gates.passage(&lane, after(1)), Passage::Closed { until: after(3) });
+        assert_eq!(
+            gates.passage(&lane, after(1)),
+            Passage::Closed { until: after(3) }
+        );
         assert_eq!(gates.passage(&lane, after(3)), Passage::Probe { turn: 1 });
-        assert_eq!(gates.open(&gate, after(4)), Some(Change::Opened(gate, Duration::from_secs(4))));
+        assert_eq!(
+            gates.open(&gate, after(4)),
+            Some(Change::Opened(gate, Duration::from_secs(4)))
+        );
         assert_eq!(gates.passage(&lane, after(4)), Passage::Open);
     }
 
@@ -176,7 +207,10 @@ mod tests {
         let (one, other) = (lane("a@x.example"), lane("b@x.example"));
         gates.close(Gate::Mailbox(one.clone()), &cause(Some(120)), NOW);
         gates.close(Gate::Mailbox(one.clone()), &cause(Some(150)), after(1));
-        assert_eq!(gates.passage(&one, after(100)), Passage::Closed { until: after(151) });
+        assert_eq!(
+            gates.passage(&one, after(100)),
+            Passage::Closed { until: after(151) }
+        );
         assert_eq!(gates.passage(&other, after(100)), Passage::Open);
     }
 
@@ -186,6 +220,9 @@ mod tests {
         gates.close(Gate::Mailbox(lane.clone()), &cause(None), NOW);
         gates.probe_started(&lane);
         gates.attempt_ended(&lane, after(1));
-        assert_eq!(gates.passage(&lane, after(1)), Passage::Closed { until: after(3) });
+        assert_eq!(
+            gates.passage(&lane, after(1)),
+            Passage::Closed { until: after(3) }
+        );
     }
 }

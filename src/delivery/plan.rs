@@ -62,15 +62,22 @@ impl Planner {
         let everybody: Vec<usize> = (0..recipients.len()).collect();
         let block = match HeaderBlock::parse(&beginning, beginning.len() as u64 == body.size()) {
             Ok(block) => block,
-            Err(error) => return Ok(vec![self.refused(everybody, &error.to_string(), &error.to_string())]),
+            Err(error) => {
+                return Ok(vec![self.refused(
+                    everybody,
+                    &error.to_string(),
+                    &error.to_string(),
+                )]);
+            }
         };
         let misfit = match fit_header_to_envelope(&block, recipients) {
             Ok(changes) => return Ok(vec![self.changed(&block, everybody, changes)]),
             Err(misfit) => misfit,
         };
         // Those who cannot be written into a header are refused; the others need not suffer for it.
-        let (bad, good): (Vec<usize>, Vec<usize>) =
-            everybody.into_iter().partition(|n| misfit.recipients.is_empty() || misfit.recipients.contains(&recipients[*n]));
+        let (bad, good): (Vec<usize>, Vec<usize>) = everybody
+            .into_iter()
+            .partition(|n| misfit.recipients.is_empty() || misfit.recipients.contains(&recipients[*n]));
         let mut parts = vec![self.refused(bad, &misfit.public, &misfit.diagnostic)];
         if !good.is_empty() {
             let addresses: Vec<Address> = good.iter().map(|n| recipients[*n].clone()).collect();
@@ -84,18 +91,33 @@ impl Planner {
 
     fn changed(&self, block: &HeaderBlock<'_>, recipients: Vec<usize>, changes: HeaderChanges) -> Planned {
         let summary = summary(block, &changes);
-        let summary = if summary.is_empty() { "none".to_owned() } else { summary.join(", ") };
+        let summary = if summary.is_empty() {
+            "none".to_owned()
+        } else {
+            summary.join(", ")
+        };
         self.planned(recipients, &HeaderPlan::Change(changes), summary)
     }
 
     fn refused(&self, recipients: Vec<usize>, public: &str, diagnostic: &str) -> Planned {
-        let plan = HeaderPlan::Refuse { public: public.to_owned(), diagnostic: diagnostic.to_owned() };
+        let plan = HeaderPlan::Refuse {
+            public: public.to_owned(),
+            diagnostic: diagnostic.to_owned(),
+        };
         self.planned(recipients, &plan, "refused".to_owned())
     }
 
     fn planned(&self, recipients: Vec<usize>, header: &HeaderPlan, summary: String) -> Planned {
         let Account { name, mailbox } = self.account.clone();
-        Planned { part: PlannedPart { account: name, mailbox, changes: header.to_json(), recipients }, summary }
+        Planned {
+            part: PlannedPart {
+                account: name,
+                mailbox,
+                changes: header.to_json(),
+                recipients,
+            },
+            summary,
+        }
     }
 }
 
@@ -107,7 +129,8 @@ impl HeaderPlan {
 
     /// Reads a stored plan.
     pub(super) fn from_json(text: &str) -> Result<Self, Disposition> {
-        serde_json::from_str(text)
-            .map_err(|error| local::UNREADABLE.disposition(format!("the stored plan is damaged: {error}"), None))
+        serde_json::from_str(text).map_err(|error| {
+            local::UNREADABLE.disposition(format!("the stored plan is damaged: {error}"), None)
+        })
     }
 }

@@ -69,7 +69,14 @@ impl Runner {
         hostname: String,
     ) -> Self {
         Self {
-            context: Context { store, schedule, clock, maillog: Maillog, hostname },
+            context: Context {
+                store,
+                schedule,
+                clock,
+                maillog: Maillog,
+                hostname,
+                stop: CancellationToken::new(),
+            },
             planner,
             upstreams,
             gates: Gates::default(),
@@ -84,6 +91,7 @@ impl Runner {
     /// Delivers until `stop`, then lets the attempts under way finish for at most `grace`. What is left after that
     /// is dropped, and uncertain at the next start.
     pub async fn run(mut self, stop: CancellationToken, grace: Duration) {
+        self.context.stop = stop.clone();
         self.settle_interrupted().await;
         while !stop.is_cancelled() {
             let wake = self.launch().await;
@@ -95,7 +103,8 @@ impl Runner {
             }
         }
         let deadline = Instant::now() + grace;
-        while let Ok(Some(finished)) = tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await {
+        while let Ok(Some(finished)) = tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await
+        {
             self.finished(finished);
         }
         if !self.lanes.is_empty() {
@@ -129,7 +138,11 @@ impl Runner {
                 return Instant::now() + SPOOL_TROUBLE;
             }
         };
-        let Agenda { unplanned, due, next_due } = agenda;
+        let Agenda {
+            unplanned,
+            due,
+            next_due,
+        } = agenda;
         for id in unplanned {
             if self.planning.len() < MAX_PLANNING && !self.planning.contains(&id) {
                 self.start_planning(id);
@@ -166,12 +179,21 @@ impl Runner {
         let slots = move |lane: &Lane| {
             let under_way = under_way.get(lane).copied().unwrap_or(0);
             match gates.passage(lane, now) {
-                Passage::Open => Slots { take: MAX_PER_LANE + under_way, skip: 0 },
-                Passage::Probe { turn } => Slots { take: 1 + under_way, skip: turn as usize },
+                Passage::Open => Slots {
+                    take: MAX_PER_LANE + under_way,
+                    skip: 0,
+                },
+                Passage::Probe { turn } => Slots {
+                    take: 1 + under_way,
+                    skip: turn as usize,
+                },
                 Passage::Closed { .. } | Passage::Probing => Slots { take: 0, skip: 0 },
             }
         };
-        self.context.store.agenda(now, self.planning.len() + MAX_PLANNING, slots).await
+        self.context
+            .store
+            .agenda(now, self.planning.len() + MAX_PLANNING, slots)
+            .await
     }
 
     fn under_way(&self, lane: &Lane) -> usize {
@@ -191,7 +213,9 @@ impl Runner {
         let id = part.id;
         let upstream = self.upstreams.get(&part.account).cloned();
         let context = self.context.clone();
-        let task = self.tasks.spawn(async move { Finished::Attempted(id, attempt(&context, part, upstream).await) });
+        let task = self
+            .tasks
+            .spawn(async move { Finished::Attempted(id, attempt(&context, part, upstream).await) });
         self.attempts.insert(task.id(), id);
         self.lanes.insert(id, lane);
     }
@@ -256,7 +280,10 @@ impl Runner {
 }
 
 fn lane_of(part: &Part) -> Lane {
-    Lane { account: part.account.clone(), mailbox: part.mailbox.clone() }
+    Lane {
+        account: part.account.clone(),
+        mailbox: part.mailbox.clone(),
+    }
 }
 
 fn named(gate: &Gate) -> (&str, Option<&crate::mail::Address>) {
@@ -283,7 +310,14 @@ async fn plan(context: &Context, planner: Planner, id: QueueId) {
         Ok(parts) => {
             for (number, planned) in (0u32..).zip(parts) {
                 let part = planned.part;
-                context.maillog.planned(id, number, &part.account, &part.mailbox, part.recipients.len(), &planned.summary);
+                context.maillog.planned(
+                    id,
+                    number,
+                    &part.account,
+                    &part.mailbox,
+                    part.recipients.len(),
+                    &planned.summary,
+                );
             }
         }
         Err(error) => {

@@ -32,12 +32,24 @@ pub(super) enum GateNews {
 }
 
 /// Decides what follows for `part`, as it was before the attempt, from `report`.
-pub(super) fn settle(part: &Part, report: Report, schedule: &Schedule, now: Timestamp, chance: f64) -> Verdict {
+pub(super) fn settle(
+    part: &Part,
+    report: Report,
+    schedule: &Schedule,
+    now: Timestamp,
+    chance: f64,
+) -> Verdict {
     let mut dispositions = report.dispositions;
     // An upstream that answers for fewer recipients than it was given leaves the others in doubt.
-    dispositions.resize(part.waiting.len(), local::UNHEARD.disposition("no answer for this recipient", None));
+    dispositions.resize(
+        part.waiting.len(),
+        local::UNHEARD.disposition("no answer for this recipient", None),
+    );
     let gates = gate_news(part, &dispositions);
-    let mut progress = Progress { attempts: part.progress.attempts + 1, ..part.progress };
+    let mut progress = Progress {
+        attempts: part.progress.attempts + 1,
+        ..part.progress
+    };
     let next = next(part, &dispositions, schedule, &mut progress, now, chance);
     let next = match next {
         Decision::Do(next) => next,
@@ -50,9 +62,23 @@ pub(super) fn settle(part: &Part, report: Report, schedule: &Schedule, now: Time
             Next::Held
         }
     };
-    let recipients = part.waiting.iter().zip(&dispositions).map(|((position, _), d)| update(*position, d)).collect();
-    let settlement = Settlement { part: part.id, next, progress, recipients };
-    Verdict { settlement, dispositions, gates }
+    let recipients = part
+        .waiting
+        .iter()
+        .zip(&dispositions)
+        .map(|((position, _), d)| update(*position, d))
+        .collect();
+    let settlement = Settlement {
+        part: part.id,
+        next,
+        progress,
+        recipients,
+    };
+    Verdict {
+        settlement,
+        dispositions,
+        gates,
+    }
 }
 
 /// What failing to get ready tells: nothing about the part, which was not tried.
@@ -91,7 +117,9 @@ fn next(
             return Decision::GiveUp;
         }
         let asked = dispositions.iter().filter_map(|d| d.cause()?.retry_after).max();
-        let wait = schedule.wait(progress.deferred, chance).max(asked.unwrap_or(Duration::ZERO));
+        let wait = schedule
+            .wait(progress.deferred, chance)
+            .max(asked.unwrap_or(Duration::ZERO));
         progress.deferred += wait;
         return Decision::Do(Next::Due(now.plus(wait)));
     }
@@ -108,7 +136,12 @@ fn closes_gate(cause: &Cause) -> bool {
 
 fn give_up(disposition: &mut Disposition) {
     if let Disposition::Deferred(cause) = disposition {
-        let last = format!("{}; last: {} {}", local::GIVEN_UP.meaning, cause.public, cause.diagnostic);
+        let last = format!(
+            "{}; last: {} {}",
+            local::GIVEN_UP.meaning,
+            cause.public,
+            cause.diagnostic
+        );
         *disposition = local::GIVEN_UP.disposition(last, None);
     }
 }
@@ -128,21 +161,38 @@ fn update(recipient: usize, disposition: &Disposition) -> RecipientUpdate {
     let (status, cause) = match disposition {
         Disposition::Relayed(receipt) => ("2.0.0".to_owned(), receipt.diagnostic.clone()),
         other => other.cause().map_or_else(Default::default, |cause| {
-            (cause.status.with_class(other.class()), format!("{} [{}]", cause.public, cause.diagnostic))
+            (
+                cause.status.with_class(other.class()),
+                format!("{} [{}]", cause.public, cause.diagnostic),
+            )
         }),
     };
-    RecipientUpdate { recipient, fate, status, cause }
+    RecipientUpdate {
+        recipient,
+        fate,
+        status,
+        cause,
+    }
 }
 
 /// Relayed and Failed show that account and mailbox work; a cause that names one of them closes its gate; a cause of
 /// the mailbox shows that the account works. Anything else tells nothing.
 fn gate_news(part: &Part, dispositions: &[Disposition]) -> Vec<GateNews> {
-    let lane = Lane { account: part.account.clone(), mailbox: part.mailbox.clone() };
+    let lane = Lane {
+        account: part.account.clone(),
+        mailbox: part.mailbox.clone(),
+    };
     let (account, mailbox) = (Gate::Account(part.account.clone()), Gate::Mailbox(lane));
-    let worst = dispositions.iter().filter_map(|d| Some((d, d.cause().filter(|cause| closes_gate(cause))?)));
+    let worst = dispositions
+        .iter()
+        .filter_map(|d| Some((d, d.cause().filter(|cause| closes_gate(cause))?)));
     if let Some((disposition, cause)) = worst.max_by_key(|(_, cause)| cause.scope) {
         let broken = !matches!(disposition, Disposition::Deferred(_));
-        let close = |gate| GateNews::Close { gate, cause: cause.clone(), broken };
+        let close = |gate| GateNews::Close {
+            gate,
+            cause: cause.clone(),
+            broken,
+        };
         return match cause.scope {
             Scope::Account => vec![close(account)],
             _ => vec![GateNews::Open(account), close(mailbox)],
@@ -155,9 +205,19 @@ fn gate_news(part: &Part, dispositions: &[Disposition]) -> Vec<GateNews> {
     if let Some(pause) = pause
         && let Disposition::Deferred(cause) = PAUSE.disposition("a pause was asked for", Some(pause))
     {
-        return vec![GateNews::Open(account), GateNews::Close { gate: mailbox, cause, broken: false }];
+        return vec![
+            GateNews::Open(account),
+            GateNews::Close {
+                gate: mailbox,
+                cause,
+                broken: false,
+            },
+        ];
     }
-    if dispositions.iter().any(|d| matches!(d, Disposition::Relayed(_) | Disposition::Failed(_))) {
+    if dispositions
+        .iter()
+        .any(|d| matches!(d, Disposition::Relayed(_) | Disposition::Failed(_)))
+    {
         return vec![GateNews::Open(account), GateNews::Open(mailbox)];
     }
     Vec::new()

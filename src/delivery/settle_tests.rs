@@ -9,13 +9,18 @@ const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 fn part(recipients: usize) -> Part {
     Part {
-        id: PartId { message: QueueId::new(NOW), number: 0 },
+        id: PartId {
+            message: QueueId::new(NOW),
+            number: 0,
+        },
         account: "office".to_owned(),
         mailbox: "scanner@x.example".parse().unwrap(),
         changes: String::new(),
         due: Timestamp::from_millis(5),
         progress: Progress::default(),
-        waiting: (0..recipients).map(|n| (n, format!("r{n}@y.example").parse().unwrap())).collect(),
+        waiting: (0..recipients)
+            .map(|n| (n, format!("r{n}@y.example").parse().unwrap()))
+            .collect(),
     }
 }
 
@@ -33,7 +38,11 @@ fn settled(part: &Part, dispositions: Vec<Disposition>) -> Verdict {
 }
 
 fn answer(status: u16, code: &str, retry_after: Option<u64>) -> Disposition {
-    let entry = graph(GraphAnswer { status, code: Some(code), message: "" });
+    let entry = graph(GraphAnswer {
+        status,
+        code: Some(code),
+        message: "",
+    });
     entry.disposition("x", retry_after.map(Duration::from_secs))
 }
 
@@ -54,34 +63,59 @@ fn relayed_ends_the_part_and_opens_both_gates() {
     let verdict = settled(&part(2), vec![relayed(), relayed()]);
     assert_eq!(verdict.settlement.next, Next::Ended);
     assert_eq!(verdict.settlement.progress.attempts, 1);
-    assert!(verdict.settlement.recipients.iter().all(|update| update.fate == Fate::Relayed));
+    assert!(
+        verdict
+            .settlement
+            .recipients
+            .iter()
+            .all(|update| update.fate == Fate::Relayed)
+    );
     assert!(verdict.gates.len() == 2 && verdict.gates.iter().all(is_open));
 }
 
 #[test]
 fn relayed_with_a_pause_is_relayed_and_closes_the_mailbox_for_a_while() {
-    let receipt = Receipt { diagnostic: String::new(), pause: Some(Duration::from_secs(7)) };
+    let receipt = Receipt {
+        diagnostic: String::new(),
+        pause: Some(Duration::from_secs(7)),
+    };
     let verdict = settled(&part(1), vec![Disposition::Relayed(receipt)]);
     assert_eq!(verdict.settlement.next, Next::Ended);
-    let Some(GateNews::Close { gate: Gate::Mailbox(_), cause, broken: false }) = verdict.gates.last() else { panic!() };
+    let Some(GateNews::Close {
+        gate: Gate::Mailbox(_),
+        cause,
+        broken: false,
+    }) = verdict.gates.last()
+    else {
+        panic!()
+    };
     assert_eq!(cause.retry_after, Some(Duration::from_secs(7)));
 }
 
 #[test]
 fn a_deferred_message_waits_by_its_own_schedule_or_longer_if_asked() {
     let verdict = settled(&part(1), vec![busy()]);
-    assert_eq!(verdict.settlement.next, Next::Due(NOW.plus(Duration::from_secs(30))));
+    assert_eq!(
+        verdict.settlement.next,
+        Next::Due(NOW.plus(Duration::from_secs(30)))
+    );
     assert_eq!(verdict.settlement.progress.deferred, Duration::from_secs(30));
     assert!(verdict.gates.is_empty());
     let asked = settled(&part(1), vec![answer(500, "ErrorInternalServerError", Some(77))]);
-    assert_eq!(asked.settlement.next, Next::Due(NOW.plus(Duration::from_secs(77))));
+    assert_eq!(
+        asked.settlement.next,
+        Next::Due(NOW.plus(Duration::from_secs(77)))
+    );
 }
 
 #[test]
 fn giving_up_needs_the_time_and_one_more_attempt() {
     let mut tired = part(1);
     tired.progress.deferred = Duration::from_secs(99);
-    assert!(matches!(settled(&tired, vec![busy()]).settlement.next, Next::Due(_)));
+    assert!(matches!(
+        settled(&tired, vec![busy()]).settlement.next,
+        Next::Due(_)
+    ));
     tired.progress.deferred = Duration::from_secs(100);
     let verdict = settled(&tired, vec![busy()]);
     assert_eq!(verdict.settlement.next, Next::Ended);
@@ -97,11 +131,32 @@ fn trouble_of_a_mailbox_or_account_closes_its_gate_and_moves_nothing() {
     assert_eq!(throttled.settlement.next, Next::Due(Timestamp::from_millis(5)));
     assert_eq!(throttled.settlement.progress.deferred, Duration::ZERO);
     assert!(is_open(&throttled.gates[0]));
-    assert!(matches!(&throttled.gates[1], GateNews::Close { gate: Gate::Mailbox(_), broken: false, .. }));
+    assert!(matches!(
+        &throttled.gates[1],
+        GateNews::Close {
+            gate: Gate::Mailbox(_),
+            broken: false,
+            ..
+        }
+    ));
     let denied = settled(&part(1), vec![answer(403, "ErrorAccessDenied", None)]);
-    assert!(matches!(&denied.gates[1], GateNews::Close { gate: Gate::Mailbox(_), broken: true, .. }));
+    assert!(matches!(
+        &denied.gates[1],
+        GateNews::Close {
+            gate: Gate::Mailbox(_),
+            broken: true,
+            ..
+        }
+    ));
     let refused = settled(&part(1), vec![answer(401, "InvalidAuthenticationToken", None)]);
-    assert!(matches!(&refused.gates[..], [GateNews::Close { gate: Gate::Account(_), broken: true, .. }]));
+    assert!(matches!(
+        &refused.gates[..],
+        [GateNews::Close {
+            gate: Gate::Account(_),
+            broken: true,
+            ..
+        }]
+    ));
 }
 
 #[test]
@@ -110,7 +165,10 @@ fn uncertainty_is_repeated_twice_and_then_asks_a_person() {
     for known in 0..2 {
         doubtful.progress.uncertain = known;
         let verdict = settled(&doubtful, vec![local::UNHEARD.disposition("", None)]);
-        assert_eq!(verdict.settlement.next, Next::Due(NOW.plus(Duration::from_secs(300))));
+        assert_eq!(
+            verdict.settlement.next,
+            Next::Due(NOW.plus(Duration::from_secs(300)))
+        );
         assert_eq!(verdict.settlement.progress.uncertain, known + 1);
     }
     doubtful.progress.uncertain = 2;
@@ -122,8 +180,16 @@ fn uncertainty_is_repeated_twice_and_then_asks_a_person() {
 
 #[test]
 fn each_recipient_gets_its_own_fate() {
-    let verdict = settled(&part(3), vec![relayed(), answer(400, "ErrorInvalidRecipients", None), busy()]);
-    let fates: Vec<Fate> = verdict.settlement.recipients.iter().map(|update| update.fate).collect();
+    let verdict = settled(
+        &part(3),
+        vec![relayed(), answer(400, "ErrorInvalidRecipients", None), busy()],
+    );
+    let fates: Vec<Fate> = verdict
+        .settlement
+        .recipients
+        .iter()
+        .map(|update| update.fate)
+        .collect();
     assert_eq!(fates, [Fate::Relayed, Fate::Failed, Fate::Waiting]);
     assert!(matches!(verdict.settlement.next, Next::Due(_)));
 }
@@ -132,5 +198,8 @@ fn each_recipient_gets_its_own_fate() {
 fn a_report_that_is_too_short_leaves_doubt_and_one_that_is_too_long_is_cut() {
     let short = settled(&part(2), vec![relayed()]);
     assert!(matches!(short.dispositions[1], Disposition::Uncertain(_)));
-    assert_eq!(settled(&part(1), vec![relayed(), busy()]).settlement.next, Next::Ended);
+    assert_eq!(
+        settled(&part(1), vec![relayed(), busy()]).settlement.next,
+        Next::Ended
+    );
 }

@@ -8,7 +8,9 @@ use crate::mail::Scope;
 /// known one. Unknown errors are held: a wrong guess must not cost mail.
 #[must_use]
 pub fn entra(error: &str, numbers: &[u32]) -> &'static Entry {
-    let known = numbers.iter().find_map(|number| TABLE.iter().find(|(codes, _)| codes.contains(number)));
+    let known = numbers
+        .iter()
+        .find_map(|number| TABLE.iter().find(|(codes, _)| codes.contains(number)));
     match known {
         Some((_, entry)) => entry,
         None if error == "temporarily_unavailable" => &BUSY,
@@ -17,7 +19,14 @@ pub fn entra(error: &str, numbers: &[u32]) -> &'static Entry {
 }
 
 const fn held(code: &'static str, meaning: &'static str, remedy: &'static str) -> Entry {
-    Entry { code, class: Class::Held, scope: Scope::Account, status: EnhancedCode::new(7, 8), meaning, remedy }
+    Entry {
+        code,
+        class: Class::Held,
+        scope: Scope::Account,
+        status: EnhancedCode::new(7, 8),
+        meaning,
+        remedy,
+    }
 }
 
 const BUSY: Entry = Entry {
@@ -65,7 +74,11 @@ const TABLE: &[(&[u32], Entry)] = &[
     ),
     (
         &[700_025],
-        held("AADSTS700025", "the application is a public client and must not send a secret", "remove `client_secret`"),
+        held(
+            "AADSTS700025",
+            "the application is a public client and must not send a secret",
+            "remove `client_secret`",
+        ),
     ),
     (
         &[700_016, 700_011, 70_001],
@@ -77,7 +90,11 @@ const TABLE: &[(&[u32], Entry)] = &[
     ),
     (
         &[7_000_112],
-        held("AADSTS7000112", "the application is disabled", "enable it in Microsoft Entra under Enterprise applications > your app > Properties"),
+        held(
+            "AADSTS7000112",
+            "the application is disabled",
+            "enable it in Microsoft Entra under Enterprise applications > your app > Properties",
+        ),
     ),
     (
         &[7_000_229],
@@ -97,7 +114,11 @@ const TABLE: &[(&[u32], Entry)] = &[
     ),
     (
         &[90_038, 900_382, 900_432],
-        held("AADSTS900432", "the tenant belongs to another national cloud", "set `cloud`"),
+        held(
+            "AADSTS900432",
+            "the tenant belongs to another national cloud",
+            "set `cloud`",
+        ),
     ),
     (
         &[500_011, 50_001],
@@ -109,7 +130,11 @@ const TABLE: &[(&[u32], Entry)] = &[
     ),
     (
         &[70_011, 28_000, 28_002, 28_003, 700_022, 700_023, 1_002_012],
-        held("AADSTS70011", "the scope of the token request is refused", "check `cloud` and `endpoints.graph`"),
+        held(
+            "AADSTS70011",
+            "the scope of the token request is refused",
+            "check `cloud` and `endpoints.graph`",
+        ),
     ),
     (
         &[65_001, 90_094, 90_095, 65_004, 650_056, 650_057],
@@ -129,14 +154,24 @@ const TABLE: &[(&[u32], Entry)] = &[
     ),
     (
         &[50_194, 9_001_023, 90_130, 50_059],
-        held("AADSTS50194", "`common` and `organizations` are no tenants for an application's own sign-in", "set `tenant` to your own"),
+        held(
+            "AADSTS50194",
+            "`common` and `organizations` are no tenants for an application's own sign-in",
+            "set `tenant` to your own",
+        ),
     ),
     (
         &[700_024, 700_027, 50_012, 50_013, 50_027, 500_133],
-        held("AADSTS700027", "the certificate or its signature is refused", "check the certificate of the app and the clock of this machine"),
+        held(
+            "AADSTS700027",
+            "the certificate or its signature is refused",
+            "check the certificate of the app and the clock of this machine",
+        ),
     ),
     (
-        &[50_033, 50_087, 90_006, 90_012, 90_024, 90_033, 90_055, 90_090, 90_091, 70_012, 50_166, 50_196],
+        &[
+            50_033, 50_087, 90_006, 90_012, 90_024, 90_033, 90_055, 90_090, 90_091, 70_012, 50_166, 50_196,
+        ],
         BUSY,
     ),
 ];
@@ -155,7 +190,10 @@ mod tests {
 
     #[test]
     fn every_number_stands_in_the_table_once() {
-        let mut all: Vec<u32> = TABLE.iter().flat_map(|(codes, _)| codes.iter().copied()).collect();
+        let mut all: Vec<u32> = TABLE
+            .iter()
+            .flat_map(|(codes, _)| codes.iter().copied())
+            .collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();

@@ -22,21 +22,27 @@ pub struct GraphAnswer<'a> {
 /// 2xx or 5xx the message may have been taken.
 #[must_use]
 pub fn graph(answer: GraphAnswer<'_>) -> &'static Entry {
-    let Some(code) = answer.code else { return by_status(answer.status) };
+    let Some(code) = answer.code else {
+        return by_status(answer.status);
+    };
     if code == "ErrorAccessDenied" && answer.message.contains("RAOP") {
         return &ACCESS_POLICY;
     }
     if code == "BadRequest" && answer.message.contains("maximum request length") {
         return &TOO_LARGE_FOR_REQUEST;
     }
-    if code == "ApplicationThrottled" || code == "TooManyRequests" || answer.status == 429 && !is_quota(code) {
+    if code == "ApplicationThrottled" || code == "TooManyRequests" || answer.status == 429 && !is_quota(code)
+    {
         return &THROTTLED;
     }
-    TABLE.iter().find(|entry| entry.code.eq_ignore_ascii_case(code)).unwrap_or(match answer.status {
-        500..=599 => &UNKNOWN_TROUBLE,
-        401 => &TOKEN_REFUSED,
-        _ => &UNKNOWN_REFUSAL,
-    })
+    TABLE
+        .iter()
+        .find(|entry| entry.code.eq_ignore_ascii_case(code))
+        .unwrap_or(match answer.status {
+            500..=599 => &UNKNOWN_TROUBLE,
+            401 => &TOKEN_REFUSED,
+            _ => &UNKNOWN_REFUSAL,
+        })
 }
 
 fn is_quota(code: &str) -> bool {
@@ -63,7 +69,14 @@ const fn entry(
     meaning: &'static str,
     remedy: &'static str,
 ) -> Entry {
-    Entry { code, class, scope, status: EnhancedCode::new(status.0, status.1), meaning, remedy }
+    Entry {
+        code,
+        class,
+        scope,
+        status: EnhancedCode::new(status.0, status.1),
+        meaning,
+        remedy,
+    }
 }
 
 use Class::{Deferred, Failed, Held, Uncertain};
@@ -170,12 +183,54 @@ const TABLE: &[Entry] = &[
         "the mailbox is not allowed to send with the From address of this message",
         "let the device send with the address of the mailbox, or give the mailbox Send As on that address in Exchange",
     ),
-    entry("ErrorMimeContentInvalidBase64String", Failed, Message, (6, 0), "Microsoft Graph could not read the message", ""),
-    entry("ErrorMimeContentInvalid", Failed, Message, (6, 0), "Microsoft 365 cannot read the MIME of the message", ""),
-    entry("ErrorMimeContentConversionFailed", Failed, Message, (6, 0), "Microsoft 365 cannot read the MIME of the message", ""),
-    entry("ErrorInvalidRecipients", Failed, Message, (1, 3), "Microsoft 365 refuses a recipient address", "check the address that the device sends to"),
-    entry("ErrorMissingRecipients", Failed, Message, (1, 3), "Microsoft 365 found no recipient in the message", ""),
-    entry("ErrorInvalidSmtpAddress", Failed, Message, (1, 3), "Microsoft 365 refuses an address of the message", "check the addresses that the device sends to"),
+    entry(
+        "ErrorMimeContentInvalidBase64String",
+        Failed,
+        Message,
+        (6, 0),
+        "Microsoft Graph could not read the message",
+        "",
+    ),
+    entry(
+        "ErrorMimeContentInvalid",
+        Failed,
+        Message,
+        (6, 0),
+        "Microsoft 365 cannot read the MIME of the message",
+        "",
+    ),
+    entry(
+        "ErrorMimeContentConversionFailed",
+        Failed,
+        Message,
+        (6, 0),
+        "Microsoft 365 cannot read the MIME of the message",
+        "",
+    ),
+    entry(
+        "ErrorInvalidRecipients",
+        Failed,
+        Message,
+        (1, 3),
+        "Microsoft 365 refuses a recipient address",
+        "check the address that the device sends to",
+    ),
+    entry(
+        "ErrorMissingRecipients",
+        Failed,
+        Message,
+        (1, 3),
+        "Microsoft 365 found no recipient in the message",
+        "",
+    ),
+    entry(
+        "ErrorInvalidSmtpAddress",
+        Failed,
+        Message,
+        (1, 3),
+        "Microsoft 365 refuses an address of the message",
+        "check the addresses that the device sends to",
+    ),
     entry(
         "ErrorMessageSizeExceeded",
         Failed,
@@ -184,7 +239,14 @@ const TABLE: &[Entry] = &[
         "the message is larger than the mailbox or the organisation allows",
         "send it in smaller parts, or raise the limit of the mailbox (Set-Mailbox -MaxSendSize)",
     ),
-    entry("ErrorRequestStreamTooBig", Failed, Message, (3, 4), "the message is larger than one request to Microsoft Graph may be", "send it in smaller parts, or by a link"),
+    entry(
+        "ErrorRequestStreamTooBig",
+        Failed,
+        Message,
+        (3, 4),
+        "the message is larger than one request to Microsoft Graph may be",
+        "send it in smaller parts, or by a link",
+    ),
     TOO_LARGE_FOR_REQUEST,
     entry(
         "MailboxNotEnabledForRESTAPI",
@@ -210,10 +272,38 @@ const TABLE: &[Entry] = &[
         "there is no such mailbox in the tenant",
         "check `mailbox` in the configuration",
     ),
-    entry("Request_ResourceNotFound", Held, Mailbox, (1, 8), "there is no such mailbox in the tenant", "check `mailbox` in the configuration"),
-    entry("ResourceNotFound", Held, Mailbox, (1, 8), "there is no such mailbox in the tenant", "check `mailbox` in the configuration"),
-    entry("ErrorNonExistentMailbox", Held, Mailbox, (1, 8), "there is no such mailbox in the tenant", "check `mailbox` in the configuration"),
-    entry("ErrorItemNotFound", Deferred, Message, (4, 0), "Microsoft 365 lost the message before it was sent", ""),
+    entry(
+        "Request_ResourceNotFound",
+        Held,
+        Mailbox,
+        (1, 8),
+        "there is no such mailbox in the tenant",
+        "check `mailbox` in the configuration",
+    ),
+    entry(
+        "ResourceNotFound",
+        Held,
+        Mailbox,
+        (1, 8),
+        "there is no such mailbox in the tenant",
+        "check `mailbox` in the configuration",
+    ),
+    entry(
+        "ErrorNonExistentMailbox",
+        Held,
+        Mailbox,
+        (1, 8),
+        "there is no such mailbox in the tenant",
+        "check `mailbox` in the configuration",
+    ),
+    entry(
+        "ErrorItemNotFound",
+        Deferred,
+        Message,
+        (4, 0),
+        "Microsoft 365 lost the message before it was sent",
+        "",
+    ),
     entry(
         "ErrorQuotaExceeded",
         Held,
@@ -222,23 +312,142 @@ const TABLE: &[Entry] = &[
         "the sending mailbox is full, because sent messages are kept in it",
         "empty its Sent Items, or set a retention policy on them",
     ),
-    entry("ErrorExceededMessageLimit", Held, Mailbox, (7, 0), "the mailbox has sent as much as it may for today", "nothing is to be done until tomorrow; Microsoft may ask in the mailbox to verify the account"),
-    entry("ErrorExceededHourlyMessageLimit", Deferred, Mailbox, (7, 0), "the mailbox has sent as much as it may for this hour", ""),
-    entry("ErrorSubmissionQuotaExceeded", Held, Mailbox, (7, 0), "the mailbox has reached its limit of recipients a day", "nothing is to be done: delivery goes on by itself; send less, or use several mailboxes"),
-    entry("ErrorExceededMaxRecipientLimit", Held, Mailbox, (5, 3), "the mailbox has reached its limit of recipients", "send less, or use several mailboxes"),
-    entry("ErrorMessageSubmissionBlocked", Held, Mailbox, (7, 0), "Microsoft 365 has blocked the mailbox from sending", "look at \"Restricted entities\" in the Microsoft Defender portal"),
-    entry("ErrorAccountSuspend", Held, Mailbox, (7, 0), "Microsoft 365 has suspended the mailbox", "sign in to the mailbox and follow the instructions there"),
-    entry("ErrorServerBusy", Deferred, Mailbox, (4, 5), "Microsoft 365 is busy", ""),
-    entry("ErrorMailboxStoreUnavailable", Deferred, Mailbox, (4, 0), "the mailbox is out of reach for the moment", ""),
-    entry("ErrorMailboxMoveInProgress", Deferred, Mailbox, (4, 0), "Microsoft is moving the mailbox", ""),
-    entry("ErrorMailboxFailover", Deferred, Mailbox, (4, 0), "Microsoft is moving the mailbox", ""),
-    entry("ErrorTooManyObjectsOpened", Deferred, Mailbox, (4, 5), "Microsoft 365 is busy with this mailbox", ""),
-    entry("ErrorInternalServerError", Deferred, Message, (4, 0), "Microsoft 365 has trouble of its own", ""),
-    entry("ErrorTimeoutExpired", Uncertain, Message, (4, 2), "Microsoft 365 ran out of time with the message, so it may have been delivered or not", "it is sent again after a while, at most twice; then it waits for a person"),
-    entry("ErrorVirusDetected", Failed, Message, (7, 0), "Microsoft 365 found a virus in the message", ""),
-    entry("generalException", Deferred, Message, (4, 0), "Microsoft Graph has trouble of its own", ""),
-    entry("serviceNotAvailable", Deferred, Mailbox, (4, 0), "Microsoft Graph is not available for the moment", ""),
-    entry("UnknownError", Deferred, Message, (4, 0), "Microsoft Graph has trouble of its own", ""),
+    entry(
+        "ErrorExceededMessageLimit",
+        Held,
+        Mailbox,
+        (7, 0),
+        "the mailbox has sent as much as it may for today",
+        "nothing is to be done until tomorrow; Microsoft may ask in the mailbox to verify the account",
+    ),
+    entry(
+        "ErrorExceededHourlyMessageLimit",
+        Deferred,
+        Mailbox,
+        (7, 0),
+        "the mailbox has sent as much as it may for this hour",
+        "",
+    ),
+    entry(
+        "ErrorSubmissionQuotaExceeded",
+        Held,
+        Mailbox,
+        (7, 0),
+        "the mailbox has reached its limit of recipients a day",
+        "nothing is to be done: delivery goes on by itself; send less, or use several mailboxes",
+    ),
+    entry(
+        "ErrorExceededMaxRecipientLimit",
+        Held,
+        Mailbox,
+        (5, 3),
+        "the mailbox has reached its limit of recipients",
+        "send less, or use several mailboxes",
+    ),
+    entry(
+        "ErrorMessageSubmissionBlocked",
+        Held,
+        Mailbox,
+        (7, 0),
+        "Microsoft 365 has blocked the mailbox from sending",
+        "look at \"Restricted entities\" in the Microsoft Defender portal",
+    ),
+    entry(
+        "ErrorAccountSuspend",
+        Held,
+        Mailbox,
+        (7, 0),
+        "Microsoft 365 has suspended the mailbox",
+        "sign in to the mailbox and follow the instructions there",
+    ),
+    entry(
+        "ErrorServerBusy",
+        Deferred,
+        Mailbox,
+        (4, 5),
+        "Microsoft 365 is busy",
+        "",
+    ),
+    entry(
+        "ErrorMailboxStoreUnavailable",
+        Deferred,
+        Mailbox,
+        (4, 0),
+        "the mailbox is out of reach for the moment",
+        "",
+    ),
+    entry(
+        "ErrorMailboxMoveInProgress",
+        Deferred,
+        Mailbox,
+        (4, 0),
+        "Microsoft is moving the mailbox",
+        "",
+    ),
+    entry(
+        "ErrorMailboxFailover",
+        Deferred,
+        Mailbox,
+        (4, 0),
+        "Microsoft is moving the mailbox",
+        "",
+    ),
+    entry(
+        "ErrorTooManyObjectsOpened",
+        Deferred,
+        Mailbox,
+        (4, 5),
+        "Microsoft 365 is busy with this mailbox",
+        "",
+    ),
+    entry(
+        "ErrorInternalServerError",
+        Deferred,
+        Message,
+        (4, 0),
+        "Microsoft 365 has trouble of its own",
+        "",
+    ),
+    entry(
+        "ErrorTimeoutExpired",
+        Uncertain,
+        Message,
+        (4, 2),
+        "Microsoft 365 ran out of time with the message, so it may have been delivered or not",
+        "it is sent again after a while, at most twice; then it waits for a person",
+    ),
+    entry(
+        "ErrorVirusDetected",
+        Failed,
+        Message,
+        (7, 0),
+        "Microsoft 365 found a virus in the message",
+        "",
+    ),
+    entry(
+        "generalException",
+        Deferred,
+        Message,
+        (4, 0),
+        "Microsoft Graph has trouble of its own",
+        "",
+    ),
+    entry(
+        "serviceNotAvailable",
+        Deferred,
+        Mailbox,
+        (4, 0),
+        "Microsoft Graph is not available for the moment",
+        "",
+    ),
+    entry(
+        "UnknownError",
+        Deferred,
+        Message,
+        (4, 0),
+        "Microsoft Graph has trouble of its own",
+        "",
+    ),
 ];
 
 #[cfg(test)]
@@ -246,7 +455,12 @@ mod tests {
     use super::*;
 
     fn class(status: u16, code: Option<&str>) -> Class {
-        graph(GraphAnswer { status, code, message: "" }).class
+        graph(GraphAnswer {
+            status,
+            code,
+            message: "",
+        })
+        .class
     }
 
     #[test]
@@ -271,7 +485,11 @@ mod tests {
     #[test]
     fn every_code_stands_in_the_table_once() {
         for (n, entry) in TABLE.iter().enumerate() {
-            assert!(!TABLE[..n].iter().any(|other| other.code == entry.code), "{}", entry.code);
+            assert!(
+                !TABLE[..n].iter().any(|other| other.code == entry.code),
+                "{}",
+                entry.code
+            );
         }
     }
 }

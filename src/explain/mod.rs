@@ -67,7 +67,11 @@ impl Entry {
     /// Meaning and remedy in one line.
     #[must_use]
     pub fn text(&self) -> String {
-        if self.remedy.is_empty() { self.meaning.to_owned() } else { format!("{}: {}", self.meaning, self.remedy) }
+        if self.remedy.is_empty() {
+            self.meaning.to_owned()
+        } else {
+            format!("{}: {}", self.meaning, self.remedy)
+        }
     }
 }
 
@@ -152,7 +156,7 @@ pub mod local {
         class: Class::Failed,
         scope: Scope::Message,
         status: EnhancedCode::new(4, 7),
-        meaning: "the message could not be delivered within `delivery.give_up_after`",
+        meaning: "the message could not be delivered within the time that is set for it",
         remedy: "",
     };
 
@@ -183,7 +187,9 @@ mod tests {
 
     #[test]
     fn an_entry_becomes_a_disposition_with_both_texts() {
-        let Disposition::Held(cause) = local::UNTRUSTED.disposition("self-signed", None) else { panic!() };
+        let Disposition::Held(cause) = local::UNTRUSTED.disposition("self-signed", None) else {
+            panic!()
+        };
         assert!(cause.public.contains("extra_ca_file"));
         assert_eq!(cause.diagnostic, "self-signed");
     }

@@ -76,7 +76,7 @@ pub struct Cause {
     pub scope: Scope,
     /// The enhanced status code without its class, which follows from the disposition.
     pub status: EnhancedCode,
-    /// For replies and reports: plain language, says what to do, names no secret and no configuration.
+    /// For reports and the log: plain language, says what to do, names no secret.
     pub public: String,
     /// For the operator: the upstream's own words, codes and request-id. Never a secret.
     pub diagnostic: String,

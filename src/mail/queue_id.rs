@@ -20,8 +20,13 @@ impl QueueId {
     #[must_use]
     pub fn new(arrived: Timestamp) -> Self {
         let millis = u64::try_from(arrived.millis()).unwrap_or(0);
-        let (seconds, nanos) = (millis / 1000, u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000);
-        Self(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, nanos)))
+        let (seconds, nanos) = (
+            millis / 1000,
+            u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000,
+        );
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(
+            NoContext, seconds, nanos,
+        )))
     }
 
     /// The 16 bytes under which it is stored.

@@ -71,7 +71,10 @@ mod tests {
 
     #[test]
     fn a_moment_in_both_notations() {
-        assert_eq!(Timestamp::from_millis(960).to_string(), "1970-01-01T00:00:00.960Z");
+        assert_eq!(
+            Timestamp::from_millis(960).to_string(),
+            "1970-01-01T00:00:00.960Z"
+        );
         let moment = Timestamp::from_millis(1_795_250_820_123);
         assert_eq!(moment.to_string(), "2026-11-21T08:47:00.123Z");
         assert_eq!(moment.rfc5322(), "Sat, 21 Nov 2026 08:47:00 +0000");

@@ -69,7 +69,11 @@ impl ClientCredentials {
             .set_auth_type(AuthType::RequestBody);
         let http = self.http.clone();
         let send = move |request| send(http.clone(), request);
-        let answer = client.exchange_client_credentials().add_scope(self.scope.clone()).request_async(&send).await;
+        let answer = client
+            .exchange_client_credentials()
+            .add_scope(self.scope.clone())
+            .request_async(&send)
+            .await;
         match answer {
             Ok(token) => {
                 let lifetime = token.expires_in().unwrap_or(DEFAULT_LIFETIME);
@@ -80,7 +84,9 @@ impl ClientCredentials {
             }
             Err(RequestTokenError::Request(trouble)) => Err(trouble.into_disposition()),
             // The answer itself is not shown: if it was a token after all, it would be a secret.
-            Err(RequestTokenError::Parse(error, _)) => Err(NOT_A_PROVIDER.disposition(error.to_string(), None)),
+            Err(RequestTokenError::Parse(error, _)) => {
+                Err(NOT_A_PROVIDER.disposition(error.to_string(), None))
+            }
             Err(RequestTokenError::Other(text)) => Err(NOT_A_PROVIDER.disposition(text, None)),
         }
     }
@@ -93,7 +99,10 @@ async fn send(client: reqwest::Client, request: HttpRequest) -> Result<HttpRespo
     let mut response = client.execute(request).await?;
     let status = response.status();
     if status.as_u16() == 429 || status.is_server_error() {
-        return Err(Trouble::Busy { status: status.as_u16(), retry_after: http::retry_after(response.headers()) });
+        return Err(Trouble::Busy {
+            status: status.as_u16(),
+            retry_after: http::retry_after(response.headers()),
+        });
     }
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await? {
@@ -175,14 +184,19 @@ enum Trouble {
     #[error("{}", http::chain(.0))]
     Http(#[from] reqwest::Error),
     #[error("HTTP status {status}")]
-    Busy { status: u16, retry_after: Option<Duration> },
+    Busy {
+        status: u16,
+        retry_after: Option<Duration>,
+    },
 }
 
 impl Trouble {
     fn into_disposition(self) -> Disposition {
         let diagnostic = self.to_string();
         match self {
-            Self::Http(error) if http::is_untrusted(&error) => explain::local::UNTRUSTED.disposition(diagnostic, None),
+            Self::Http(error) if http::is_untrusted(&error) => {
+                explain::local::UNTRUSTED.disposition(diagnostic, None)
+            }
             Self::Http(_) => explain::local::UNREACHABLE.disposition(diagnostic, None),
             Self::Busy { retry_after, .. } => BUSY.disposition(diagnostic, retry_after),
         }

@@ -24,7 +24,12 @@ impl Tokens {
     #[must_use]
     pub fn new(grant: ClientCredentials, clock: Clock) -> Self {
         let state = Mutex::new(TokenState::default());
-        Self(Arc::new(Shared { grant, clock, state, flight: tokio::sync::Mutex::new(()) }))
+        Self(Arc::new(Shared {
+            grant,
+            clock,
+            state,
+            flight: tokio::sync::Mutex::new(()),
+        }))
     }
 
     /// A token that works, as far as we know.

@@ -45,7 +45,11 @@ pub(super) enum TokenState {
     #[default]
     Empty,
     /// A token, until it expires; from `refresh_at` on a new one is asked for.
-    Active { token: AccessToken, refresh_at: Timestamp, expires: Timestamp },
+    Active {
+        token: AccessToken,
+        refresh_at: Timestamp,
+        expires: Timestamp,
+    },
     /// The provider refused, and is not asked again before `until`.
     Failing { failure: Disposition, until: Timestamp },
 }
@@ -90,19 +94,35 @@ impl TokenState {
     /// The state after the provider issued `token` for `lifetime`. `jitter` in 0..1 spreads renewals.
     pub(super) fn granted(token: AccessToken, lifetime: Duration, now: Timestamp, jitter: f64) -> Self {
         let spread = (lifetime / 12).mul_f64(jitter.clamp(0.0, 1.0));
-        let ahead = if lifetime > AHEAD * 2 { AHEAD + spread } else { lifetime / 2 };
-        Self::Active { token, refresh_at: now.plus(lifetime.saturating_sub(ahead)), expires: now.plus(lifetime) }
+        let ahead = if lifetime > AHEAD * 2 {
+            AHEAD + spread
+        } else {
+            lifetime / 2
+        };
+        Self::Active {
+            token,
+            refresh_at: now.plus(lifetime.saturating_sub(ahead)),
+            expires: now.plus(lifetime),
+        }
     }
 
     /// The state after the provider refused or could not be reached. A token that still works stays.
     pub(super) fn refused(self, failure: Disposition, now: Timestamp) -> Self {
         match self {
-            Self::Active { token, expires, .. } if now.plus(MARGIN) < expires => {
-                Self::Active { token, refresh_at: now.plus(RETRY_AHEAD), expires }
-            }
+            Self::Active { token, expires, .. } if now.plus(MARGIN) < expires => Self::Active {
+                token,
+                refresh_at: now.plus(RETRY_AHEAD),
+                expires,
+            },
             _ => {
-                let wait = failure.cause().and_then(|cause| cause.retry_after).unwrap_or(REMEMBER_REFUSAL);
-                Self::Failing { failure, until: now.plus(wait) }
+                let wait = failure
+                    .cause()
+                    .and_then(|cause| cause.retry_after)
+                    .unwrap_or(REMEMBER_REFUSAL);
+                Self::Failing {
+                    failure,
+                    until: now.plus(wait),
+                }
             }
         }
     }
@@ -117,7 +137,9 @@ impl TokenState {
 
     fn refresh_at(&self) -> Timestamp {
         match self {
-            Self::Active { refresh_at, expires, .. } => (*refresh_at).min(*expires),
+            Self::Active {
+                refresh_at, expires, ..
+            } => (*refresh_at).min(*expires),
             _ => Timestamp::from_millis(0),
         }
     }
@@ -132,7 +154,10 @@ mod tests {
 
     fn hour() -> (AccessToken, TokenState) {
         let token = AccessToken::new("secret".to_owned());
-        (token.clone(), TokenState::granted(token, Duration::from_secs(3600), NOW, 0.0))
+        (
+            token.clone(),
+            TokenState::granted(token, Duration::from_secs(3600), NOW, 0.0),
+        )
     }
 
     fn after(minutes: u64) -> Timestamp {
@@ -170,17 +195,26 @@ mod tests {
     fn a_refusal_is_remembered_for_a_moment_or_as_long_as_asked() {
         let state = TokenState::Empty.refused(local::UNREACHABLE.disposition("", None), NOW);
         assert!(matches!(state.decide(NOW), Decision::Fail(_)));
-        assert!(matches!(state.decide(NOW.plus(Duration::from_secs(1))), Decision::Fetch));
+        assert!(matches!(
+            state.decide(NOW.plus(Duration::from_secs(1))),
+            Decision::Fetch
+        ));
         let asked = local::UNREACHABLE.disposition("", Some(Duration::from_secs(60)));
         let state = TokenState::Empty.refused(asked, NOW);
-        assert!(matches!(state.decide(NOW.plus(Duration::from_secs(59))), Decision::Fail(_)));
+        assert!(matches!(
+            state.decide(NOW.plus(Duration::from_secs(59))),
+            Decision::Fail(_)
+        ));
     }
 
     #[test]
     fn a_token_that_the_api_refused_is_never_handed_out_again() {
         let (token, state) = hour();
         let other = AccessToken::new("secret".to_owned());
-        assert!(matches!(state.clone().rejected(&other).decide(NOW), Decision::Use(_)));
+        assert!(matches!(
+            state.clone().rejected(&other).decide(NOW),
+            Decision::Use(_)
+        ));
         assert!(matches!(state.rejected(&token).decide(NOW), Decision::Fetch));
     }
 

@@ -50,11 +50,19 @@ const PIECE: usize = 96 * 1024;
 
 impl Body {
     pub(super) fn in_memory(bytes: Bytes, size: u64, checksum: u32) -> Self {
-        Self { source: Source::Memory(bytes), size, checksum }
+        Self {
+            source: Source::Memory(bytes),
+            size,
+            checksum,
+        }
     }
 
     pub(super) fn in_file(path: PathBuf, size: u64, checksum: u32) -> Self {
-        Self { source: Source::File(path), size, checksum }
+        Self {
+            source: Source::File(path),
+            size,
+            checksum,
+        }
     }
 
     /// Octets in all.
@@ -107,7 +115,12 @@ impl Body {
                 PieceSource::File(file)
             }
         };
-        Ok(Pieces { source, left: self.size.saturating_sub(offset), hasher, checksum: self.checksum })
+        Ok(Pieces {
+            source,
+            left: self.size.saturating_sub(offset),
+            hasher,
+            checksum: self.checksum,
+        })
     }
 }
 
@@ -166,7 +179,10 @@ mod tests {
         let path = dir.path().join("x.eml");
         std::fs::write(&path, &bytes).unwrap();
         let size = bytes.len() as u64;
-        for body in [Body::in_memory(Bytes::from(bytes.clone()), size, checksum), Body::in_file(path, size, checksum)] {
+        for body in [
+            Body::in_memory(Bytes::from(bytes.clone()), size, checksum),
+            Body::in_file(path, size, checksum),
+        ] {
             for offset in [0, 1, 77, 65_536, 300_000] {
                 assert!(all(body.pieces(offset as u64).unwrap()).unwrap() == bytes[offset..]);
             }
@@ -181,8 +197,14 @@ mod tests {
         let path = dir.path().join("x.eml");
         std::fs::write(&path, b"hellO").unwrap();
         let checksum = crc32fast::hash(b"hello");
-        assert!(matches!(all(Body::in_file(path.clone(), 5, checksum).pieces(2).unwrap()), Err(BodyError::Damaged)));
+        assert!(matches!(
+            all(Body::in_file(path.clone(), 5, checksum).pieces(2).unwrap()),
+            Err(BodyError::Damaged)
+        ));
         std::fs::write(&path, b"hell").unwrap();
-        assert!(matches!(Body::in_file(path, 5, checksum).pieces(0), Err(BodyError::Damaged)));
+        assert!(matches!(
+            Body::in_file(path, 5, checksum).pieces(0),
+            Err(BodyError::Damaged)
+        ));
     }
 }

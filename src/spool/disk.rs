@@ -18,7 +18,9 @@ impl Disk {
     /// Makes the directories that are missing and syncs them, so that later only the shard of a new body has to
     /// be synced.
     pub(super) fn prepare(root: &Path) -> io::Result<Self> {
-        let disk = Self { root: root.to_owned() };
+        let disk = Self {
+            root: root.to_owned(),
+        };
         create_private_dir(root)?;
         create_private_dir(&disk.corrupt())?;
         create_private_dir(&root.join("body"))?;
@@ -56,7 +58,10 @@ impl Disk {
     /// The lock that a running daemon holds; released when the file is dropped, also by a kill.
     pub(super) fn lock(&self) -> Result<File, fs::TryLockError> {
         let path = self.root.join("lock");
-        let file = private().truncate(false).open(path).map_err(fs::TryLockError::Error)?;
+        let file = private()
+            .truncate(false)
+            .open(path)
+            .map_err(fs::TryLockError::Error)?;
         file.try_lock()?;
         Ok(file)
     }
@@ -119,7 +124,11 @@ impl Disk {
 
     /// Moves a file to `corrupt/`, under its own name and, if that is taken, with a number.
     pub(super) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let mut target = self.corrupt().join(&name);
         for number in 1.. {
             if !target.exists() {
@@ -188,5 +197,9 @@ fn create_private_dir(path: &Path) -> io::Result<()> {
 
 /// Makes the names in a directory durable. Windows has no such call, and does it by itself.
 fn sync_dir(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(path)?.sync_all()
+    } else {
+        Ok(())
+    }
 }

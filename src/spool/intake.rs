@@ -85,7 +85,11 @@ impl Intake {
     pub fn room(&self) -> Room {
         let free = self.0.disk.free().unwrap_or(u64::MAX);
         let live = self.0.live.load(Ordering::Relaxed);
-        if free < self.0.min_free || live >= self.0.max_size { Room::Full } else { Room::Enough }
+        if free < self.0.min_free || live >= self.0.max_size {
+            Room::Full
+        } else {
+            Room::Enough
+        }
     }
 
     /// Begins a message.
@@ -159,7 +163,10 @@ impl Draft {
             checksum: self.checksum.clone().finalize(),
         };
         let (stored, mut sealed) = match self.file.take() {
-            None => (Stored::Inline(Bytes::from(std::mem::take(&mut self.gathered))), None),
+            None => (
+                Stored::Inline(Bytes::from(std::mem::take(&mut self.gathered))),
+                None,
+            ),
             Some(file) => (Stored::File, Some(self.seal(file, &message).await?)),
         };
         // From here on the row may exist: the body file stays, whatever becomes of this future. Without a row it is
@@ -167,7 +174,11 @@ impl Draft {
         if let Some(file) = &mut sealed {
             file.keep = true;
         }
-        let accepted = self.shared.writer.write(Write::Accept(Box::new(message.clone()), stored)).await;
+        let accepted = self
+            .shared
+            .writer
+            .write(Write::Accept(Box::new(message.clone()), stored))
+            .await;
         if let Err(error) = accepted {
             if let Some(file) = &mut sealed {
                 file.keep = false;
@@ -186,7 +197,12 @@ impl Draft {
         let (file, mut gathered) = blocking(move || {
             let file = match file {
                 Some(file) => file,
-                None => BodyFile { file: disk.create_body(id)?, disk, id, keep: false },
+                None => BodyFile {
+                    file: disk.create_body(id)?,
+                    disk,
+                    id,
+                    keep: false,
+                },
             };
             (&file.file).write_all(&gathered)?;
             Ok((file, gathered))
@@ -232,14 +248,23 @@ fn envelope_text(message: &Message) -> String {
     use std::fmt::Write;
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "version 1\nid {}\narrived {}", message.id, message.arrived.millis());
+    let _ = writeln!(
+        text,
+        "version 1\nid {}\narrived {}",
+        message.id,
+        message.arrived.millis()
+    );
     let _ = writeln!(text, "size {}\nchecksum {:08x}", message.size, message.checksum);
     if message.envelope.body_type() == BodyType::EightBitMime {
         text.push_str("body 8BITMIME\n");
     }
     let origin = &message.origin;
     let protocol = if origin.esmtp { "ESMTP" } else { "SMTP" };
-    let _ = writeln!(text, "client {}\nprotocol {protocol}\nlistener {}", origin.client, origin.listener);
+    let _ = writeln!(
+        text,
+        "client {}\nprotocol {protocol}\nlistener {}",
+        origin.client, origin.listener
+    );
     let _ = writeln!(text, "greeting {}", origin.greeting.replace(['\r', '\n'], " "));
     let _ = writeln!(text, "from {}", message.envelope.reverse_path());
     for recipient in message.envelope.recipients() {
@@ -260,11 +285,18 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl From<&WriteError> for AcceptError {
     fn from(error: &WriteError) -> Self {
-        if error.is_full() { Self::Full(error.to_string()) } else { Self::Disk(error.to_string()) }
+        if error.is_full() {
+            Self::Full(error.to_string())
+        } else {
+            Self::Disk(error.to_string())
+        }
     }
 }

@@ -57,7 +57,9 @@ pub enum SpoolError {
     )]
     Locked(PathBuf),
     /// Directory, lock or sweep failed.
-    #[error("the spool {directory} cannot be used: {error}. Does the directory belong to the user that runs the bridge?")]
+    #[error(
+        "the spool {directory} cannot be used: {error}. Does the directory belong to the user that runs the bridge?"
+    )]
     Io {
         /// The spool's directory.
         directory: PathBuf,
@@ -86,7 +88,10 @@ impl Spool {
     /// [`SpoolError`]
     pub fn open(settings: &SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
         let directory = &settings.directory;
-        let io_error = |error| SpoolError::Io { directory: directory.clone(), error };
+        let io_error = |error| SpoolError::Io {
+            directory: directory.clone(),
+            error,
+        };
         let disk = Disk::prepare(directory).map_err(io_error)?;
         let lock = disk.lock().map_err(|error| match error {
             TryLockError::WouldBlock => SpoolError::Locked(directory.clone()),
@@ -121,7 +126,13 @@ impl Spool {
             max_size: settings.max_size,
             min_free: settings.min_free,
         });
-        Ok(Self { intake, store, swept, writer: thread, lock })
+        Ok(Self {
+            intake,
+            store,
+            swept,
+            writer: thread,
+            lock,
+        })
     }
 
     /// The listener's half.
@@ -145,10 +156,18 @@ impl Spool {
     /// Waits for the writer to finish its last group, and gives up the lock. Blocks until every other [`Intake`],
     /// [`Store`] and draft is dropped.
     pub fn close(self) {
-        let Self { intake, store, writer, lock, .. } = self;
+        let Self {
+            intake,
+            store,
+            writer,
+            lock,
+            ..
+        } = self;
         drop((intake, store));
         if writer.join().is_err() {
-            tracing::error!("the spool's writer ended in a panic; what it had not committed was never acknowledged");
+            tracing::error!(
+                "the spool's writer ended in a panic; what it had not committed was never acknowledged"
+            );
         }
         drop(lock);
     }
@@ -161,8 +180,14 @@ fn open_database(
     directory: &Path,
     clock: Clock,
 ) -> Result<(QueueWriter, bool, Option<PathBuf>), SpoolError> {
-    let io_error = |error| SpoolError::Io { directory: directory.to_owned(), error };
-    let db_error = |error| SpoolError::Db { directory: directory.to_owned(), error };
+    let io_error = |error| SpoolError::Io {
+        directory: directory.to_owned(),
+        error,
+    };
+    let db_error = |error| SpoolError::Db {
+        directory: directory.to_owned(),
+        error,
+    };
     let known = disk.read_id().map_err(io_error)?;
     let fresh = *QueueId::new(clock.now()).as_bytes();
     let path = disk.database();

@@ -57,7 +57,8 @@ impl Store {
         unplanned: usize,
         slots: impl FnMut(&Lane) -> Slots + Send + 'static,
     ) -> Result<Agenda, StoreError> {
-        self.read(move |reader| reader.agenda(now, unplanned, slots)).await
+        self.read(move |reader| reader.agenda(now, unplanned, slots))
+            .await
     }
 
     /// Parts whose attempt was under way when the program ended.
@@ -76,7 +77,9 @@ impl Store {
         let disk = self.disk.clone();
         let found = self
             .read(move |reader| {
-                let Some(message) = reader.message(id)? else { return Ok(None) };
+                let Some(message) = reader.message(id)? else {
+                    return Ok(None);
+                };
                 let body = match reader.body(id)? {
                     None => return Ok(None),
                     Some(Stored::Inline(bytes)) => Body::in_memory(bytes, message.size, message.checksum),
@@ -121,7 +124,11 @@ impl Store {
         };
         if let Ending::Released { in_file, size } = ending {
             // A saturating subtraction: nothing may ever make the spool look full for good.
-            let _ = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| Some(live.saturating_sub(size)));
+            let _ = self
+                .live
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+                    Some(live.saturating_sub(size))
+                });
             if in_file {
                 let disk = self.disk.clone();
                 let removed = tokio::task::spawn_blocking(move || disk.remove_body(id)).await;

@@ -16,11 +16,16 @@ pub(super) fn sweep(disk: &Disk, reader: &QueueReader, vouches: bool) -> Result<
         }
     };
     for path in files {
-        let id: Option<QueueId> = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let id: Option<QueueId> = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .and_then(|stem| stem.parse().ok());
         let is_body = path.extension().is_some_and(|extension| extension == "eml");
         let done = match id {
             Some(id) if reader.contains(id)? => continue,
-            Some(id) if vouches => disk.remove_body(id).map(|()| swept.removed += usize::from(is_body)),
+            Some(id) if vouches => disk
+                .remove_body(id)
+                .map(|()| swept.removed += usize::from(is_body)),
             _ => disk.set_aside(&path).map(|_| swept.set_aside += 1),
         };
         if let Err(error) = done {

@@ -10,7 +10,11 @@ use tempfile::TempDir;
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 fn settings(directory: &Path) -> SpoolSettings {
-    SpoolSettings { directory: directory.to_owned(), max_size: 1 << 30, min_free: 0 }
+    SpoolSettings {
+        directory: directory.to_owned(),
+        max_size: 1 << 30,
+        min_free: 0,
+    }
 }
 
 fn open(directory: &Path) -> Spool {
@@ -19,7 +23,12 @@ fn open(directory: &Path) -> Spool {
 
 fn envelope(recipients: usize) -> Envelope {
     let recipients = (0..recipients).map(|n| format!("r{n}@y.example").parse().unwrap());
-    Envelope::new(ReversePath::Address("a@x.example".parse().unwrap()), recipients, Default::default()).unwrap()
+    Envelope::new(
+        ReversePath::Address("a@x.example".parse().unwrap()),
+        recipients,
+        Default::default(),
+    )
+    .unwrap()
 }
 
 fn origin() -> Origin {
@@ -32,7 +41,9 @@ fn origin() -> Origin {
 }
 
 fn text(octets: usize) -> Vec<u8> {
-    (0..octets).map(|n| b"Subject: x\r\n\r\n.0123456789"[n % 25]).collect()
+    (0..octets)
+        .map(|n| b"Subject: x\r\n\r\n.0123456789"[n % 25])
+        .collect()
 }
 
 async fn accept(spool: &Spool, body: &[u8], recipients: usize) -> Message {
@@ -61,7 +72,10 @@ async fn plan(spool: &Spool, id: QueueId, recipients: usize) -> PartId {
         recipients: (0..recipients).collect(),
     };
     spool.store().plan(id, vec![part], NOW).await.unwrap();
-    PartId { message: id, number: 0 }
+    PartId {
+        message: id,
+        number: 0,
+    }
 }
 
 fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement {
@@ -72,7 +86,15 @@ fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement {
         cause: "x".to_owned(),
     };
     let recipients = fates.iter().enumerate().map(update).collect();
-    Settlement { part, next, progress: Progress { attempts: 1, ..Progress::default() }, recipients }
+    Settlement {
+        part,
+        next,
+        progress: Progress {
+            attempts: 1,
+            ..Progress::default()
+        },
+        recipients,
+    }
 }
 
 fn everything(_: &Lane) -> Slots {
@@ -81,7 +103,10 @@ fn everything(_: &Lane) -> Slots {
 
 fn body_files(directory: &Path) -> Vec<PathBuf> {
     let shards = std::fs::read_dir(directory.join("body")).unwrap();
-    shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap()).map(|f| f.unwrap().path()).collect()
+    shards
+        .flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap())
+        .map(|f| f.unwrap().path())
+        .collect()
 }
 
 fn close(spool: Spool) {
@@ -95,7 +120,10 @@ async fn what_was_accepted_is_there_after_a_restart_octet_for_octet() {
         let body = text(octets);
         let spool = open(dir.path());
         let accepted = accept(&spool, &body, 2).await;
-        assert_eq!(body_files(dir.path()).len(), if octets > INLINE_LIMIT { 2 } else { 0 });
+        assert_eq!(
+            body_files(dir.path()).len(),
+            if octets > INLINE_LIMIT { 2 } else { 0 }
+        );
         close(spool);
         let spool = open(dir.path());
         assert_eq!(spool.swept().messages, 1);
@@ -103,10 +131,17 @@ async fn what_was_accepted_is_there_after_a_restart_octet_for_octet() {
         assert_eq!(message, accepted);
         assert!(bytes == body, "{octets}");
         let part = plan(&spool, accepted.id, 2).await;
-        let ending = spool.store().settle(settlement(part, Next::Ended, &[Fate::Relayed; 2])).await.unwrap();
+        let ending = spool
+            .store()
+            .settle(settlement(part, Next::Ended, &[Fate::Relayed; 2]))
+            .await
+            .unwrap();
         assert!(matches!(ending, Ending::Released { .. }));
         assert_eq!(body_files(dir.path()), Vec::<PathBuf>::new());
-        assert!(matches!(spool.store().message(accepted.id).await, Err(StoreError::Unknown(_))));
+        assert!(matches!(
+            spool.store().message(accepted.id).await,
+            Err(StoreError::Unknown(_))
+        ));
         close(spool);
     }
 }
@@ -136,7 +171,10 @@ async fn a_second_daemon_is_kept_out() {
 async fn files_without_a_row_are_swept_or_set_aside_if_the_database_cannot_vouch() {
     let dir = TempDir::new().unwrap();
     close(open(dir.path()));
-    let orphan = dir.path().join("body/3f").join(format!("{}.eml", QueueId::new(NOW)));
+    let orphan = dir
+        .path()
+        .join("body/3f")
+        .join(format!("{}.eml", QueueId::new(NOW)));
     std::fs::write(&orphan, "x").unwrap();
     let spool = open(dir.path());
     assert_eq!((spool.swept().removed, spool.swept().set_aside), (1, 0));
@@ -149,7 +187,12 @@ async fn files_without_a_row_are_swept_or_set_aside_if_the_database_cannot_vouch
     std::fs::write(&orphan, "x").unwrap();
     let spool = open(dir.path());
     assert_eq!((spool.swept().removed, spool.swept().set_aside), (0, 1));
-    assert!(dir.path().join("corrupt").join(orphan.file_name().unwrap()).exists());
+    assert!(
+        dir.path()
+            .join("corrupt")
+            .join(orphan.file_name().unwrap())
+            .exists()
+    );
 }
 
 #[tokio::test]
@@ -158,12 +201,24 @@ async fn a_damaged_database_is_set_aside_and_the_spool_opens() {
     let spool = open(dir.path());
     accept(&spool, &text(200_000), 1).await;
     close(spool);
-    std::fs::write(dir.path().join("queue.db"), "this is no database, and long enough to be read as one".repeat(100)).unwrap();
+    std::fs::write(
+        dir.path().join("queue.db"),
+        "this is no database, and long enough to be read as one".repeat(100),
+    )
+    .unwrap();
     let _ = std::fs::remove_file(dir.path().join("queue.db-wal"));
     let spool = open(dir.path());
     let damaged = spool.swept().damaged.clone().unwrap();
-    assert!(std::fs::read_to_string(damaged).unwrap().starts_with("this is no database"));
-    assert_eq!(spool.swept().set_aside, 2, "the body and its envelope wait in corrupt/");
+    assert!(
+        std::fs::read_to_string(damaged)
+            .unwrap()
+            .starts_with("this is no database")
+    );
+    assert_eq!(
+        spool.swept().set_aside,
+        2,
+        "the body and its envelope wait in corrupt/"
+    );
     accept(&spool, &text(10), 1).await;
 }
 
@@ -173,18 +228,42 @@ async fn an_attempt_that_was_cut_off_is_known_at_the_next_start() {
     let spool = open(dir.path());
     let id = accept(&spool, &text(10), 1).await.id;
     let part = plan(&spool, id, 1).await;
-    assert_eq!(spool.store().agenda(NOW, 10, everything).await.unwrap().due.len(), 1);
+    assert_eq!(
+        spool.store().agenda(NOW, 10, everything).await.unwrap().due.len(),
+        1
+    );
     spool.store().mark(part, NOW).await.unwrap();
-    assert!(spool.store().agenda(NOW, 10, everything).await.unwrap().due.is_empty());
+    assert!(
+        spool
+            .store()
+            .agenda(NOW, 10, everything)
+            .await
+            .unwrap()
+            .due
+            .is_empty()
+    );
     close(spool);
     let spool = open(dir.path());
     let interrupted = spool.store().interrupted().await.unwrap();
     assert_eq!(interrupted.iter().map(|part| part.id).collect::<Vec<_>>(), [part]);
     let later = NOW.plus(std::time::Duration::from_secs(9));
-    spool.store().settle(settlement(part, Next::Due(later), &[Fate::Waiting])).await.unwrap();
+    spool
+        .store()
+        .settle(settlement(part, Next::Due(later), &[Fate::Waiting]))
+        .await
+        .unwrap();
     let agenda = spool.store().agenda(NOW, 10, everything).await.unwrap();
     assert_eq!((agenda.due.len(), agenda.next_due), (0, Some(later)));
-    assert_eq!(spool.store().agenda(later, 10, everything).await.unwrap().due.len(), 1);
+    assert_eq!(
+        spool
+            .store()
+            .agenda(later, 10, everything)
+            .await
+            .unwrap()
+            .due
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -198,11 +277,31 @@ async fn a_message_with_a_failed_recipient_stays_as_a_dead_letter() {
     let due = spool.store().agenda(NOW, 10, everything).await.unwrap().due;
     assert_eq!(due[0].waiting.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1]);
     let mut last = settlement(part, Next::Ended, &[]);
-    last.recipients.push(RecipientUpdate { recipient: 1, fate: Fate::Failed, status: String::new(), cause: String::new() });
-    assert_eq!(spool.store().settle(last.clone()).await.unwrap(), Ending::DeadLetter);
-    assert_eq!(spool.store().settle(last).await.unwrap(), Ending::DeadLetter, "may be repeated");
+    last.recipients.push(RecipientUpdate {
+        recipient: 1,
+        fate: Fate::Failed,
+        status: String::new(),
+        cause: String::new(),
+    });
+    assert_eq!(
+        spool.store().settle(last.clone()).await.unwrap(),
+        Ending::DeadLetter
+    );
+    assert_eq!(
+        spool.store().settle(last).await.unwrap(),
+        Ending::DeadLetter,
+        "may be repeated"
+    );
     assert!(spool.store().message(id).await.is_ok());
-    assert!(spool.store().agenda(NOW, 10, everything).await.unwrap().due.is_empty());
+    assert!(
+        spool
+            .store()
+            .agenda(NOW, 10, everything)
+            .await
+            .unwrap()
+            .due
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -210,7 +309,10 @@ async fn a_plan_is_written_once() {
     let dir = TempDir::new().unwrap();
     let spool = open(dir.path());
     let id = accept(&spool, &text(10), 3).await.id;
-    assert_eq!(spool.store().agenda(NOW, 10, everything).await.unwrap().unplanned, [id]);
+    assert_eq!(
+        spool.store().agenda(NOW, 10, everything).await.unwrap().unplanned,
+        [id]
+    );
     plan(&spool, id, 3).await;
     plan(&spool, id, 1).await;
     let agenda = spool.store().agenda(NOW, 10, everything).await.unwrap();
@@ -222,16 +324,29 @@ async fn a_plan_is_written_once() {
 #[tokio::test]
 async fn a_full_spool_says_so_and_has_room_again_after_a_release() {
     let dir = TempDir::new().unwrap();
-    let tight = SpoolSettings { max_size: 100, ..settings(dir.path()) };
+    let tight = SpoolSettings {
+        max_size: 100,
+        ..settings(dir.path())
+    };
     let spool = Spool::open(&tight, Clock::machine()).unwrap();
     assert_eq!(spool.intake().room(), Room::Enough);
     let id = accept(&spool, &text(100), 1).await.id;
     assert_eq!(spool.intake().room(), Room::Full);
     let part = plan(&spool, id, 1).await;
-    spool.store().settle(settlement(part, Next::Ended, &[Fate::Relayed])).await.unwrap();
+    spool
+        .store()
+        .settle(settlement(part, Next::Ended, &[Fate::Relayed]))
+        .await
+        .unwrap();
     assert_eq!(spool.intake().room(), Room::Enough);
-    let greedy = SpoolSettings { min_free: u64::MAX, ..settings(&dir.path().join("other")) };
-    assert_eq!(Spool::open(&greedy, Clock::machine()).unwrap().intake().room(), Room::Full);
+    let greedy = SpoolSettings {
+        min_free: u64::MAX,
+        ..settings(&dir.path().join("other"))
+    };
+    assert_eq!(
+        Spool::open(&greedy, Clock::machine()).unwrap().intake().room(),
+        Room::Full
+    );
 }
 
 #[tokio::test]

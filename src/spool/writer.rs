@@ -54,8 +54,14 @@ const REOPEN: Duration = Duration::from_secs(1);
 /// Starts the thread; it ends when the last handle is gone.
 pub(super) fn start(db: QueueWriter, disk: Disk) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (requests, inbox) = channel();
-    let writer = Writer { state: State::Open(db), disk, inbox };
-    let thread = std::thread::Builder::new().name("spool-writer".to_owned()).spawn(move || writer.run())?;
+    let writer = Writer {
+        state: State::Open(db),
+        disk,
+        inbox,
+    };
+    let thread = std::thread::Builder::new()
+        .name("spool-writer".to_owned())
+        .spawn(move || writer.run())?;
     Ok((WriterHandle { requests }, thread))
 }
 
@@ -73,7 +79,10 @@ impl WriterHandle {
 }
 
 fn gone() -> WriteError {
-    Arc::new(DbError::Row { id: "any".to_owned(), what: "the writer thread has ended".to_owned() })
+    Arc::new(DbError::Row {
+        id: "any".to_owned(),
+        what: "the writer thread has ended".to_owned(),
+    })
 }
 
 struct Writer {
@@ -85,7 +94,10 @@ struct Writer {
 enum State {
     Open(QueueWriter),
     /// A group failed; what it may have left behind must go before anything else is done.
-    Broken { ghosts: Ghosts, error: WriteError },
+    Broken {
+        ghosts: Ghosts,
+        error: WriteError,
+    },
 }
 
 /// What a failed group may have left in the database although everybody was told that it failed.
@@ -133,12 +145,17 @@ impl Writer {
             }
             Err(error) => {
                 if error.is_full() && self.disk.give_up_reserve() {
-                    tracing::error!("the disk is full: the reserve of the spool was given up; free some space");
+                    tracing::error!(
+                        "the disk is full: the reserve of the spool was given up; free some space"
+                    );
                 }
                 let error = Arc::new(error);
                 tracing::error!(%error, "the queue could not be written; clients are told to try again later");
                 let ghosts = Ghosts::of(&group);
-                self.state = State::Broken { ghosts, error: error.clone() };
+                self.state = State::Broken {
+                    ghosts,
+                    error: error.clone(),
+                };
                 for (_, answer) in group {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -148,7 +165,9 @@ impl Writer {
 
     /// Opens the database again and exorcises the ghosts; if that fails, everything stays as it is.
     fn reopen_if_broken(&mut self) {
-        let State::Broken { ghosts, error } = &mut self.state else { return };
+        let State::Broken { ghosts, error } = &mut self.state else {
+            return;
+        };
         // A new database must not appear here: its messages would be missing.
         let reopened = if self.disk.database().exists() {
             QueueWriter::open(&self.disk.database(), [0; 16]).map_err(|e| e.to_string())
@@ -166,7 +185,10 @@ impl Writer {
             }
             Err(reason) => {
                 tracing::debug!(reason, "the queue still cannot be written");
-                *error = Arc::new(DbError::Row { id: "any".to_owned(), what: reason });
+                *error = Arc::new(DbError::Row {
+                    id: "any".to_owned(),
+                    what: reason,
+                });
             }
         }
     }

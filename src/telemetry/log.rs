@@ -24,14 +24,25 @@ pub enum Format {
 /// # Errors
 /// A text, if `level` is none of these or logging was set up already.
 pub fn init(format: Format, level: &str) -> Result<(), String> {
-    let level: tracing::Level = level.parse().map_err(|_| format!("{level:?} is not a log level"))?;
+    let level: tracing::Level = level
+        .parse()
+        .map_err(|_| format!("{level:?} is not a log level"))?;
     // Libraries speak up only when something is wrong with them.
-    let filter = EnvFilter::try_new(format!("warn,smtp_oauth_bridge={level},mail={level},sandbox={level}"))
-        .map_err(|e| e.to_string())?;
-    let builder = subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(format!(
+        "warn,smtp_oauth_bridge={level},mail={level},sandbox={level}"
+    ))
+    .map_err(|e| e.to_string())?;
+    let builder = subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let set = match format {
         Format::Text => builder.event_format(Text).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
     };
     set.map_err(|e| e.to_string())
 }
@@ -49,7 +60,13 @@ where
         let now = crate::clock::Clock::machine().now();
         let mut fields = Fields::default();
         event.record(&mut fields);
-        writeln!(out, "{now} {:5} {}{}", event.metadata().level(), fields.message, fields.rest)
+        writeln!(
+            out,
+            "{now} {:5} {}{}",
+            event.metadata().level(),
+            fields.message,
+            fields.rest
+        )
     }
 }
 
@@ -64,8 +81,15 @@ impl Fields {
         if field.name() == "message" {
             self.message = escaped(value);
         } else {
-            let plain = !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '=');
-            let value = if plain { value.to_owned() } else { format!("\"{}\"", escaped(value).replace('"', "\\\"")) };
+            let plain = !value.is_empty()
+                && value
+                    .chars()
+                    .all(|c| c.is_ascii_graphic() && c != '"' && c != '=');
+            let value = if plain {
+                value.to_owned()
+            } else {
+                format!("\"{}\"", escaped(value).replace('"', "\\\""))
+            };
             self.rest.push_str(&format!(" {}={value}", field.name()));
         }
     }
@@ -82,7 +106,15 @@ impl Visit for Fields {
 }
 
 fn escaped(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -107,12 +139,22 @@ mod tests {
     fn a_line_cannot_be_forged() {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        let subscriber = subscriber::fmt().event_format(Text).with_writer(move || writer.clone()).finish();
+        let subscriber = subscriber::fmt()
+            .event_format(Text)
+            .with_writer(move || writer.clone())
+            .finish();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(greeting = "x\r\nINFO accepted \"y\"\u{1b}[31m", id = "1", "refused");
+            tracing::info!(
+                greeting = "x\r\nINFO accepted \"y\"\u{1b}[31m",
+                id = "1",
+                "refused"
+            );
         });
         let line = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert_eq!(line.lines().count(), 1, "{line}");
-        assert!(line.ends_with(" INFO  refused greeting=\"x\\r\\nINFO accepted \\\"y\\\"\\u{1b}[31m\" id=1\n"), "{line}");
+        assert!(
+            line.ends_with(" INFO  refused greeting=\"x\\r\\nINFO accepted \\\"y\\\"\\u{1b}[31m\" id=1\n"),
+            "{line}"
+        );
     }
 }

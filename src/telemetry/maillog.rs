@@ -79,30 +79,61 @@ impl Maillog {
     }
 
     /// The parts of a message were decided; one line for each.
-    pub fn planned(&self, id: QueueId, part: u32, account: &str, mailbox: &Address, recipients: usize, changes: &str) {
+    pub fn planned(
+        &self,
+        id: QueueId,
+        part: u32,
+        account: &str,
+        mailbox: &Address,
+        recipients: usize,
+        changes: &str,
+    ) {
         info!(target: "mail", %id, part, account, %mailbox, recipients, changes, "planned");
     }
 
     /// What an attempt came to, for the recipients `to` that share it. `next` says what happens now.
-    pub fn attempted(&self, attempt: Attempt<'_>, to: &[&Address], disposition: &Disposition, next: &dyn fmt::Display) {
+    pub fn attempted(
+        &self,
+        attempt: Attempt<'_>,
+        to: &[&Address],
+        disposition: &Disposition,
+        next: &dyn fmt::Display,
+    ) {
         let to = List(to);
-        let Attempt { id, part, account, mailbox, number, age } = attempt;
+        let Attempt {
+            id,
+            part,
+            account,
+            mailbox,
+            number,
+            age,
+        } = attempt;
         let age = Seconds(age);
-        let status = disposition.cause().map_or_else(String::new, |c| c.status.with_class(disposition.class()));
+        let status = disposition
+            .cause()
+            .map_or_else(String::new, |c| c.status.with_class(disposition.class()));
         match disposition {
             Disposition::Relayed(Receipt { diagnostic, .. }) => {
                 info!(target: "mail", %id, part, %to, account, %mailbox, upstream = diagnostic, attempt = number, %age, "relayed");
             }
-            Disposition::Deferred(Cause { public, diagnostic, .. }) => {
+            Disposition::Deferred(Cause {
+                public, diagnostic, ..
+            }) => {
                 info!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "deferred");
             }
-            Disposition::Held(Cause { public, diagnostic, .. }) => {
+            Disposition::Held(Cause {
+                public, diagnostic, ..
+            }) => {
                 warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "held");
             }
-            Disposition::Failed(Cause { public, diagnostic, .. }) => {
+            Disposition::Failed(Cause {
+                public, diagnostic, ..
+            }) => {
                 warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "failed");
             }
-            Disposition::Uncertain(Cause { public, diagnostic, .. }) => {
+            Disposition::Uncertain(Cause {
+                public, diagnostic, ..
+            }) => {
                 warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "uncertain");
             }
         }
@@ -119,9 +150,18 @@ impl Maillog {
     }
 
     /// Mail of an account or mailbox waits from now on.
-    pub fn gate_closed(&self, account: &str, mailbox: Option<&Address>, cause: &Cause, broken: bool, probe: Duration) {
+    pub fn gate_closed(
+        &self,
+        account: &str,
+        mailbox: Option<&Address>,
+        cause: &Cause,
+        broken: bool,
+        probe: Duration,
+    ) {
         let mailbox = mailbox.map_or_else(|| "all".to_owned(), ToString::to_string);
-        let Cause { public, diagnostic, .. } = cause;
+        let Cause {
+            public, diagnostic, ..
+        } = cause;
         let probe = Seconds(probe);
         if broken {
             warn!(target: "mail", account, mailbox, cause = public, upstream = diagnostic, %probe, "account broken: its mail waits, nothing is lost");

@@ -53,7 +53,9 @@ impl Scripted {
         }
         self.play(|play| {
             play.delivered.push((parcel.clone(), octets));
-            play.deliver.pop_front().unwrap_or_else(|| Disposition::Relayed(Receipt::default()))
+            play.deliver
+                .pop_front()
+                .unwrap_or_else(|| Disposition::Relayed(Receipt::default()))
         })
     }
 }

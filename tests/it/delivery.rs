@@ -25,7 +25,10 @@ const MESSAGE: &[u8] = b"From: scanner@x.example\r\nTo: bob@y.example\r\nSubject
 fn start(dir: &TempDir, upstream: Scripted) -> Bridge {
     let spool = spool(dir.path());
     let stop = CancellationToken::new();
-    let planner = Planner::new(Account { name: "office".to_owned(), mailbox: address("scanner@x.example") });
+    let planner = Planner::new(Account {
+        name: "office".to_owned(),
+        mailbox: address("scanner@x.example"),
+    });
     let schedule = Schedule {
         waits: vec![Duration::from_millis(10)],
         give_up_after: Duration::from_millis(100),
@@ -35,9 +38,21 @@ fn start(dir: &TempDir, upstream: Scripted) -> Bridge {
     let office: Arc<dyn Upstream> = Arc::new(upstream.clone());
     let upstreams = Upstreams::from([("office".to_owned(), office)]);
     let hostname = "bridge.example".to_owned();
-    let runner = Runner::new(spool.store(), planner, upstreams, schedule, Clock::machine(), hostname);
+    let runner = Runner::new(
+        spool.store(),
+        planner,
+        upstreams,
+        schedule,
+        Clock::machine(),
+        hostname,
+    );
     let runner = tokio::spawn(runner.run(stop.clone(), Duration::from_secs(5)));
-    Bridge { spool, upstream, stop, runner }
+    Bridge {
+        spool,
+        upstream,
+        stop,
+        runner,
+    }
 }
 
 impl Bridge {
@@ -53,7 +68,10 @@ impl Bridge {
     }
 
     async fn attempts(&self, count: usize) {
-        eventually("so many attempts", async || (self.upstream.delivered().len() >= count).then_some(())).await;
+        eventually("so many attempts", async || {
+            (self.upstream.delivered().len() >= count).then_some(())
+        })
+        .await;
     }
 
     /// Waits until nothing is under way and nothing will ever be tried again by itself.
@@ -64,7 +82,10 @@ impl Bridge {
             // An attempt that hides between two of these looks is betrayed by the count.
             let before = self.upstream.delivered().len();
             let mut busy = !store.interrupted().await.unwrap().is_empty();
-            let agenda = store.agenda(someday, 1, |_| Slots { take: 1, skip: 0 }).await.unwrap();
+            let agenda = store
+                .agenda(someday, 1, |_| Slots { take: 1, skip: 0 })
+                .await
+                .unwrap();
             busy |= !agenda.due.is_empty() || !agenda.unplanned.is_empty();
             busy |= !store.interrupted().await.unwrap().is_empty();
             (!busy && self.upstream.delivered().len() == before).then_some(())
@@ -81,12 +102,20 @@ impl Bridge {
 }
 
 fn deferred() -> Disposition {
-    let entry = graph(GraphAnswer { status: 500, code: Some("ErrorInternalServerError"), message: "" });
+    let entry = graph(GraphAnswer {
+        status: 500,
+        code: Some("ErrorInternalServerError"),
+        message: "",
+    });
     entry.disposition("busy", None)
 }
 
 fn failed() -> Disposition {
-    let entry = graph(GraphAnswer { status: 400, code: Some("ErrorInvalidRecipients"), message: "" });
+    let entry = graph(GraphAnswer {
+        status: 400,
+        code: Some("ErrorInvalidRecipients"),
+        message: "",
+    });
     entry.disposition("no", None)
 }
 
@@ -116,7 +145,10 @@ async fn the_envelope_decides_who_is_named() {
     let (parcel, octets) = bridge.upstream.delivered().remove(0);
     let text = String::from_utf8(octets).unwrap();
     assert_eq!(parcel.recipients, [address("eve@y.example")]);
-    assert!(text.contains("To: undisclosed-recipients:;\r\n") && text.contains("Bcc: eve@y.example\r\n"), "{text}");
+    assert!(
+        text.contains("To: undisclosed-recipients:;\r\n") && text.contains("Bcc: eve@y.example\r\n"),
+        "{text}"
+    );
     assert!(text.contains("X-Original-To: bob@y.example\r\n"));
     bridge.stop().await;
 }
@@ -179,7 +211,10 @@ async fn an_unheard_answer_is_repeated_twice_and_then_waits_for_a_person() {
 async fn an_account_that_is_not_ready_keeps_its_mail_and_all_of_it_goes_when_it_is() {
     let dir = TempDir::new().unwrap();
     let upstream = Scripted::default();
-    upstream.will_prepare([Err(local::UNTRUSTED.disposition("", None)), Err(local::UNTRUSTED.disposition("", None))]);
+    upstream.will_prepare([
+        Err(local::UNTRUSTED.disposition("", None)),
+        Err(local::UNTRUSTED.disposition("", None)),
+    ]);
     let bridge = start(&dir, upstream);
     let mut ids = Vec::new();
     for _ in 0..5 {
@@ -196,7 +231,10 @@ async fn an_account_that_is_not_ready_keeps_its_mail_and_all_of_it_goes_when_it_
 async fn a_pause_closes_the_gate_and_opens_it_again() {
     let dir = TempDir::new().unwrap();
     let upstream = Scripted::default();
-    let receipt = Receipt { diagnostic: String::new(), pause: Some(Duration::from_millis(300)) };
+    let receipt = Receipt {
+        diagnostic: String::new(),
+        pause: Some(Duration::from_millis(300)),
+    };
     upstream.will_answer([Disposition::Relayed(receipt)]);
     let bridge = start(&dir, upstream);
     let first = bridge.send(&["bob@y.example"], MESSAGE).await;
@@ -204,7 +242,11 @@ async fn a_pause_closes_the_gate_and_opens_it_again() {
     let begun = tokio::time::Instant::now();
     let second = bridge.send(&["bob@y.example"], MESSAGE).await;
     bridge.gone(second).await;
-    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(200),
+        "{:?}",
+        begun.elapsed()
+    );
     bridge.stop().await;
 }
 
@@ -212,7 +254,10 @@ async fn a_pause_closes_the_gate_and_opens_it_again() {
 async fn what_waits_at_a_stop_goes_out_after_the_next_start() {
     let dir = TempDir::new().unwrap();
     let upstream = Scripted::default();
-    upstream.will_prepare(std::iter::repeat_n(Err(local::UNREACHABLE.disposition("", None)), 1000));
+    upstream.will_prepare(std::iter::repeat_n(
+        Err(local::UNREACHABLE.disposition("", None)),
+        1000,
+    ));
     let bridge = start(&dir, upstream);
     let id = bridge.send(&["bob@y.example"], MESSAGE).await;
     bridge.stop().await;
@@ -230,6 +275,9 @@ async fn a_recipient_that_no_header_can_name_fails_alone() {
     bridge.attempts(1).await;
     let (parcel, _) = bridge.upstream.delivered().remove(0);
     assert_eq!(parcel.recipients, [address("bob@y.example")]);
-    assert!(bridge.spool.store().message(id).await.is_ok(), "the other one is a dead letter");
+    assert!(
+        bridge.spool.store().message(id).await.is_ok(),
+        "the other one is a dead letter"
+    );
     bridge.stop().await;
 }

@@ -19,8 +19,17 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// The sandbox is written from Microsoft's documentation, not from our client: both sides must not share a mistake.
-const FORBIDDEN_TO_SANDBOX: &[&str] =
-    &["upstream", "oauth", "policy", "explain", "delivery", "smtp", "spool", "config", "mail::header"];
+const FORBIDDEN_TO_SANDBOX: &[&str] = &[
+    "upstream",
+    "oauth",
+    "policy",
+    "explain",
+    "delivery",
+    "smtp",
+    "spool",
+    "config",
+    "mail::header",
+];
 
 /// Lines a file may have before it needs a reason in its first comment.
 const MAX_LINES: usize = 600;
@@ -30,7 +39,10 @@ fn every_room_uses_only_lower_floors() {
     let mut wrong = Vec::new();
     for (room, path, source) in sources() {
         let Some(floor) = floor_of(&room) else {
-            wrong.push(format!("{}: the room {room:?} stands on no floor; add it to FLOORS", path.display()));
+            wrong.push(format!(
+                "{}: the room {room:?} stands on no floor; add it to FLOORS",
+                path.display()
+            ));
             continue;
         };
         for (line, used) in used_rooms(&source) {
@@ -62,8 +74,10 @@ fn the_sandbox_shares_nothing_with_the_client_that_it_judges() {
 #[test]
 fn every_room_in_lib_stands_on_a_floor_and_no_floor_is_empty() {
     let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let mut declared: Vec<&str> =
-        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let mut declared: Vec<&str> = lib
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect();
     let mut placed: Vec<&str> = FLOORS.iter().flat_map(|floor| floor.iter().copied()).collect();
     declared.sort_unstable();
     placed.sort_unstable();
@@ -76,7 +90,10 @@ fn no_file_is_too_long_without_a_reason() {
     for (_, path, source) in sources() {
         let lines = source.lines().count();
         if lines > MAX_LINES && !source.lines().take(12).any(|line| line.contains("long because")) {
-            wrong.push(format!("{}: {lines} lines; split it, or say \"long because …\"", path.display()));
+            wrong.push(format!(
+                "{}: {lines} lines; split it, or say \"long because …\"",
+                path.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -86,7 +103,11 @@ fn no_file_is_too_long_without_a_reason() {
 fn only_the_database_room_speaks_sql_and_only_the_spool_touches_its_files() {
     for (room, path, source) in sources() {
         let sql = code_lines(&source).any(|(_, line)| line.contains("rusqlite"));
-        assert!(!sql || room == "db", "{}: SQL belongs into src/db", path.display());
+        assert!(
+            !sql || room == "db",
+            "{}: SQL belongs into src/db",
+            path.display()
+        );
     }
 }
 
@@ -95,7 +116,10 @@ fn only_the_database_room_speaks_sql_and_only_the_spool_touches_its_files() {
 fn the_scanner_sees_what_it_must_see() {
     let source = "use crate::spool::Store; // crate::cli\n//! crate::cli\nlet x = crate::http::chain(e);\n";
     let found: BTreeMap<usize, String> = used_rooms(source).into_iter().collect();
-    assert_eq!(found, BTreeMap::from([(1, "spool".to_owned()), (3, "http".to_owned())]));
+    assert_eq!(
+        found,
+        BTreeMap::from([(1, "spool".to_owned()), (3, "http".to_owned())])
+    );
     assert!(sources().len() > 30);
 }
 
@@ -108,8 +132,14 @@ fn used_rooms(source: &str) -> Vec<(usize, String)> {
     for (number, line) in code_lines(source) {
         for (at, _) in line.match_indices("crate::") {
             let rest = &line[at + "crate::".len()..];
-            assert!(!rest.starts_with('{'), "line {number}: write one `use crate::room::…;` per room");
-            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            assert!(
+                !rest.starts_with('{'),
+                "line {number}: write one `use crate::room::…;` per room"
+            );
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
             found.push((number, name));
         }
     }
@@ -117,7 +147,10 @@ fn used_rooms(source: &str) -> Vec<(usize, String)> {
 }
 
 fn code_lines(source: &str) -> impl Iterator<Item = (usize, &str)> {
-    source.lines().enumerate().map(|(n, line)| (n + 1, line.split("//").next().unwrap_or_default()))
+    source
+        .lines()
+        .enumerate()
+        .map(|(n, line)| (n + 1, line.split("//").next().unwrap_or_default()))
 }
 
 /// Room, path and text of every source file inside a room.
@@ -128,7 +161,14 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     files
         .into_iter()
         .filter_map(|path| {
-            let first = path.strip_prefix(&src).ok()?.components().next()?.as_os_str().to_str()?.to_owned();
+            let first = path
+                .strip_prefix(&src)
+                .ok()?
+                .components()
+                .next()?
+                .as_os_str()
+                .to_str()?
+                .to_owned();
             let room = first.strip_suffix(".rs").unwrap_or(&first).to_owned();
             let text = fs::read_to_string(&path).unwrap();
             (room != "lib" && room != "main").then_some((room, path, text))

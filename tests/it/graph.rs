@@ -34,12 +34,18 @@ async fn office_with(body_octets: usize, secret: Option<&str>) -> Office {
         SCOPE.to_owned(),
     )
     .unwrap();
-    let graph = Graph::new(cloud.http.clone(), &cloud.sandbox.graph_url(), Tokens::new(grant, Clock::machine()));
+    let graph = Graph::new(
+        cloud.http.clone(),
+        &cloud.sandbox.graph_url(),
+        Tokens::new(grant, Clock::machine()),
+    );
     let mut stored = b"From: scanner@fabrikam.example\r\nTo: bob@y.example\r\nSubject: x\r\n\r\n".to_vec();
     let skip = stored.len() as u64;
     stored.extend((0..body_octets).map(|n| b"0123456789ABCDE\r\n"[n % 17]));
     let spool = spool(dir.path());
-    let id = accept(&spool, "scanner@fabrikam.example", &["bob@y.example"], &stored).await.id;
+    let id = accept(&spool, "scanner@fabrikam.example", &["bob@y.example"], &stored)
+        .await
+        .id;
     let (_, body) = spool.store().message(id).await.unwrap();
     let mut message = b"Received: here\r\n".to_vec();
     message.extend_from_slice(&stored);
@@ -51,7 +57,13 @@ async fn office_with(body_octets: usize, secret: Option<&str>) -> Office {
         skip,
         body,
     };
-    Office { cloud, graph, parcel, message, _dir: dir }
+    Office {
+        cloud,
+        graph,
+        parcel,
+        message,
+        _dir: dir,
+    }
 }
 
 impl Office {
@@ -65,7 +77,9 @@ impl Office {
     }
 
     async fn fault(&self, what: serde_json::Value) {
-        self.cloud.fault(json!({ "where": "sendMail", "times": 1, "what": what })).await;
+        self.cloud
+            .fault(json!({ "where": "sendMail", "times": 1, "what": what }))
+            .await;
     }
 }
 
@@ -90,7 +104,10 @@ async fn one_token_serves_many_messages_and_many_askers_make_one_request() {
         answer.await.unwrap();
     }
     let (a, b) = tokio::join!(office.deliver(), office.deliver());
-    assert!(matches!((a, b), (Disposition::Relayed(_), Disposition::Relayed(_))));
+    assert!(matches!(
+        (a, b),
+        (Disposition::Relayed(_), Disposition::Relayed(_))
+    ));
     assert_eq!(office.cloud.requests("/token").await, 1);
 }
 
@@ -115,8 +132,13 @@ async fn a_401_gets_one_fresh_token_and_a_second_one_holds_the_account() {
     office.fault(json!({ "kind": "refuse_token" })).await;
     assert!(matches!(office.deliver().await, Disposition::Relayed(_)));
     assert_eq!(office.cloud.requests("/token").await, 2);
-    office.cloud.fault(json!({ "where": "sendMail", "times": 2, "what": { "kind": "refuse_token" } })).await;
-    let Disposition::Held(cause) = office.deliver().await else { panic!() };
+    office
+        .cloud
+        .fault(json!({ "where": "sendMail", "times": 2, "what": { "kind": "refuse_token" } }))
+        .await;
+    let Disposition::Held(cause) = office.deliver().await else {
+        panic!()
+    };
     assert_eq!(cause.scope, Scope::Account);
     assert!(cause.public.contains("tenant"), "{}", cause.public);
 }
@@ -124,31 +146,78 @@ async fn a_401_gets_one_fresh_token_and_a_second_one_holds_the_account() {
 #[tokio::test]
 async fn a_wrong_secret_holds_the_account_and_says_what_to_do_but_not_the_secret() {
     let office = office_with(10, Some("pasted-from-the-wrong-column")).await;
-    let Disposition::Held(cause) = office.deliver().await else { panic!() };
+    let Disposition::Held(cause) = office.deliver().await else {
+        panic!()
+    };
     assert_eq!(cause.scope, Scope::Account);
-    assert!(cause.public.contains("Value") && cause.diagnostic.contains("AADSTS7000215"), "{cause:?}");
+    assert!(
+        cause.public.contains("Value") && cause.diagnostic.contains("AADSTS7000215"),
+        "{cause:?}"
+    );
     assert!(!format!("{cause:?}").contains("pasted-from"));
 }
 
 #[tokio::test]
 async fn graphs_own_errors_are_classified_by_their_code() {
     let cases = [
-        (json!({"kind": "status", "status": 429, "code": "ApplicationThrottled", "retry_after": 7}), "Deferred", Scope::Mailbox, Some(7)),
-        (json!({"kind": "status", "status": 503, "code": "ErrorServerBusy"}), "Deferred", Scope::Mailbox, None),
-        (json!({"kind": "status", "status": 500, "code": "ErrorVirusDetected"}), "Failed", Scope::Message, None),
-        (json!({"kind": "status", "status": 403, "code": "ErrorAccessDenied"}), "Held", Scope::Mailbox, None),
-        (json!({"kind": "html", "status": 403}), "Held", Scope::Account, None),
-        (json!({"kind": "html", "status": 502}), "Uncertain", Scope::Message, None),
-        (json!({"kind": "redirect", "status": 307, "location": "https://127.0.0.1:1/elsewhere"}), "Held", Scope::Account, None),
+        (
+            json!({"kind": "status", "status": 429, "code": "ApplicationThrottled", "retry_after": 7}),
+            "Deferred",
+            Scope::Mailbox,
+            Some(7),
+        ),
+        (
+            json!({"kind": "status", "status": 503, "code": "ErrorServerBusy"}),
+            "Deferred",
+            Scope::Mailbox,
+            None,
+        ),
+        (
+            json!({"kind": "status", "status": 500, "code": "ErrorVirusDetected"}),
+            "Failed",
+            Scope::Message,
+            None,
+        ),
+        (
+            json!({"kind": "status", "status": 403, "code": "ErrorAccessDenied"}),
+            "Held",
+            Scope::Mailbox,
+            None,
+        ),
+        (
+            json!({"kind": "html", "status": 403}),
+            "Held",
+            Scope::Account,
+            None,
+        ),
+        (
+            json!({"kind": "html", "status": 502}),
+            "Uncertain",
+            Scope::Message,
+            None,
+        ),
+        (
+            json!({"kind": "redirect", "status": 307, "location": "https://127.0.0.1:1/elsewhere"}),
+            "Held",
+            Scope::Account,
+            None,
+        ),
     ];
     let office = office_with(10, None).await;
     for (fault, expected, scope, retry_after) in cases {
         office.fault(fault.clone()).await;
         let disposition = office.deliver().await;
-        assert!(format!("{disposition:?}").starts_with(expected), "{fault}: {disposition:?}");
+        assert!(
+            format!("{disposition:?}").starts_with(expected),
+            "{fault}: {disposition:?}"
+        );
         let cause = disposition.cause().unwrap();
         assert_eq!(cause.scope, scope, "{fault}: {cause:?}");
-        assert_eq!(cause.retry_after.map(|pause| pause.as_secs()), retry_after, "{fault}");
+        assert_eq!(
+            cause.retry_after.map(|pause| pause.as_secs()),
+            retry_after,
+            "{fault}"
+        );
     }
     assert!(office.cloud.inbox().await.is_empty());
 }
@@ -166,7 +235,10 @@ async fn an_answer_that_was_not_heard_is_uncertain_and_a_body_that_did_not_leave
         office.fault(fault.clone()).await;
         let disposition = office.deliver().await;
         let heard = matches!(disposition, Disposition::Relayed(_)) && fault["kind"] == "truncated";
-        assert!(heard || matches!(disposition, Disposition::Uncertain(_)), "{fault}: {disposition:?}");
+        assert!(
+            heard || matches!(disposition, Disposition::Uncertain(_)),
+            "{fault}: {disposition:?}"
+        );
         assert_eq!(office.cloud.inbox().await.len(), arrived, "{fault}");
     }
     office.fault(json!({"kind": "close_before_body"})).await;
@@ -178,16 +250,25 @@ async fn an_answer_that_was_not_heard_is_uncertain_and_a_body_that_did_not_leave
 async fn nobody_there_defers_the_account_and_a_stranger_s_certificate_holds_it() {
     let office = office_with(10, None).await;
     let untrusting = smtp_oauth_bridge::http::client(None);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let authority = office.cloud.sandbox.authority_url();
     for (http, authority, expected) in [
-        (Some(office.cloud.http.clone()), format!("https://127.0.0.1:{port}"), "Deferred"),
+        (
+            Some(office.cloud.http.clone()),
+            format!("https://127.0.0.1:{port}"),
+            "Deferred",
+        ),
         (untrusting.ok(), authority, "Held"),
     ] {
         // A machine without any system certificates cannot even build a client that trusts nobody extra.
         let Some(http) = http else { continue };
         let secret = SecretString::from("x".to_owned());
-        let grant = ClientCredentials::new(http.clone(), &authority, "t", "c", secret, SCOPE.to_owned()).unwrap();
+        let grant =
+            ClientCredentials::new(http.clone(), &authority, "t", "c", secret, SCOPE.to_owned()).unwrap();
         let graph = Graph::new(http, &authority, Tokens::new(grant, Clock::machine()));
         let failure = graph.prepare().await.unwrap_err();
         assert!(format!("{failure:?}").starts_with(expected), "{failure:?}");

@@ -18,7 +18,10 @@ pub(crate) async fn eventually<T>(what: &str, mut happened: impl AsyncFnMut() ->
         if let Some(value) = happened().await {
             return value;
         }
-        assert!(tokio::time::Instant::now() < deadline, "this never happened: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "this never happened: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -28,7 +31,11 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 pub(crate) fn spool(directory: &Path) -> Spool {
-    let settings = SpoolSettings { directory: directory.join("spool"), max_size: 1 << 30, min_free: 0 };
+    let settings = SpoolSettings {
+        directory: directory.join("spool"),
+        max_size: 1 << 30,
+        min_free: 0,
+    };
     Spool::open(&settings, Clock::machine()).unwrap()
 }
 
@@ -37,7 +44,12 @@ pub(crate) async fn accept(spool: &Spool, from: &str, to: &[&str], body: &[u8]) 
     let mut draft = spool.intake().begin();
     draft.write(body).await.unwrap();
     let recipients = to.iter().map(|text| address(text));
-    let envelope = Envelope::new(ReversePath::Address(address(from)), recipients, BodyType::SevenBit).unwrap();
+    let envelope = Envelope::new(
+        ReversePath::Address(address(from)),
+        recipients,
+        BodyType::SevenBit,
+    )
+    .unwrap();
     let origin = Origin {
         client: "127.0.0.1".parse().unwrap(),
         greeting: "test".to_owned(),
@@ -66,9 +78,16 @@ impl Cloud {
             tenant: tenant.clone(),
             smtp: None,
         };
-        let sandbox = Sandbox::start(settings, Clock::machine(), stop.clone()).await.unwrap();
+        let sandbox = Sandbox::start(settings, Clock::machine(), stop.clone())
+            .await
+            .unwrap();
         let http = smtp_oauth_bridge::http::client(Some(sandbox.ca_file())).unwrap();
-        Self { sandbox, tenant, http, _stop: stop.drop_guard() }
+        Self {
+            sandbox,
+            tenant,
+            http,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// What arrived, oldest first.
@@ -78,8 +97,15 @@ impl Cloud {
 
     /// The octets of a message that arrived.
     pub(crate) async fn raw(&self, entry: &serde_json::Value) -> Vec<u8> {
-        let id = entry["id"].as_str().map_or_else(|| entry["id"].to_string(), str::to_owned);
-        self.get(&format!("/inbox/{id}/raw")).await.bytes().await.unwrap().to_vec()
+        let id = entry["id"]
+            .as_str()
+            .map_or_else(|| entry["id"].to_string(), str::to_owned);
+        self.get(&format!("/inbox/{id}/raw"))
+            .await
+            .bytes()
+            .await
+            .unwrap()
+            .to_vec()
     }
 
     /// Scripts a fault: `{"where": …, "times": …, "what": {…}}`.
@@ -99,10 +125,20 @@ impl Cloud {
     /// How many requests the cloud's side has seen to paths that end so.
     pub(crate) async fn requests(&self, path_end: &str) -> usize {
         let log: Vec<serde_json::Value> = self.get("/requests").await.json().await.unwrap();
-        log.iter().filter(|entry| entry["path"].as_str().is_some_and(|path| path.ends_with(path_end))).count()
+        log.iter()
+            .filter(|entry| {
+                entry["path"]
+                    .as_str()
+                    .is_some_and(|path| path.ends_with(path_end))
+            })
+            .count()
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
-        self.http.get(format!("{}{path}", self.sandbox.inbox_url())).send().await.unwrap()
+        self.http
+            .get(format!("{}{path}", self.sandbox.inbox_url()))
+            .send()
+            .await
+            .unwrap()
     }
 }

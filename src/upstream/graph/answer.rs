@@ -14,7 +14,10 @@ pub(super) async fn disposition(mut response: reqwest::Response) -> Disposition 
     let retry_after = http::retry_after(response.headers());
     let request_id = header(&response, "request-id");
     if status == StatusCode::ACCEPTED {
-        return Disposition::Relayed(Receipt { diagnostic: format!("request-id={request_id}"), pause: retry_after });
+        return Disposition::Relayed(Receipt {
+            diagnostic: format!("request-id={request_id}"),
+            pause: retry_after,
+        });
     }
     let mut body = Vec::new();
     // A body that breaks off is as good as none: the status decides.
@@ -42,16 +45,25 @@ impl Classified {
 }
 
 fn classify(status: u16, request_id: &str, body: &[u8]) -> Classified {
-    let error = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error).ok();
+    let error = serde_json::from_slice::<ErrorBody>(body)
+        .map(|body| body.error)
+        .ok();
     let (code, message) = match &error {
         Some(error) => (Some(error.code.as_str()), error.message.as_str()),
         None => (None, ""),
     };
     // The most specific code that the catalogue knows; the outermost is always there.
-    let entry = explain::graph(GraphAnswer { status, code, message });
+    let entry = explain::graph(GraphAnswer {
+        status,
+        code,
+        message,
+    });
     let diagnostic = match code {
         Some(code) => format!("{status} {code}: {} (request-id={request_id})", one_line(message)),
-        None => format!("{status}, not an answer of Graph's: {}", one_line(&String::from_utf8_lossy(body))),
+        None => format!(
+            "{status}, not an answer of Graph's: {}",
+            one_line(&String::from_utf8_lossy(body))
+        ),
     };
     Classified { entry, diagnostic }
 }
@@ -70,7 +82,12 @@ struct ErrorObject {
 
 /// At most 300 characters without line ends: a proxy's page is long.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(300)
+        .collect()
 }
 
 fn header(response: &reqwest::Response, name: &str) -> String {

@@ -30,7 +30,11 @@ impl Departure {
 
     /// Why the stored message could not be read to its end, if that happened.
     pub(super) fn damage(&self) -> Option<String> {
-        self.0.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .damage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -48,13 +52,19 @@ impl MimeBody {
         let (sender, pieces) = mpsc::channel(1);
         let (head, body, skip) = (parcel.head.clone(), parcel.body.clone(), parcel.skip);
         tokio::task::spawn_blocking(move || {
-            let sent = body.pieces(skip).and_then(|rest| encode(&head, rest, |piece| sender.blocking_send(Ok(piece)).is_ok()));
+            let sent = body
+                .pieces(skip)
+                .and_then(|rest| encode(&head, rest, |piece| sender.blocking_send(Ok(piece)).is_ok()));
             if let Err(error) = sent {
                 // Nobody listens any more if the request is over; then the error does not matter.
                 let _ = sender.blocking_send(Err(error));
             }
         });
-        Self { pieces, left, departure }
+        Self {
+            pieces,
+            left,
+            departure,
+        }
     }
 }
 
@@ -64,7 +74,11 @@ fn encode(head: &[u8], mut rest: Pieces, mut send: impl FnMut(Bytes) -> bool) ->
     let mut raw = head.to_vec();
     while let Some(piece) = rest.next_piece()? {
         raw.extend_from_slice(&piece);
-        let whole = if rest.left() == 0 { raw.len() } else { raw.len() - raw.len() % 3 };
+        let whole = if rest.left() == 0 {
+            raw.len()
+        } else {
+            raw.len() - raw.len() % 3
+        };
         if !send(STANDARD.encode(&raw[..whole]).into()) {
             return Ok(());
         }
@@ -80,7 +94,10 @@ impl http_body::Body for MimeBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let piece = match self.pieces.poll_recv(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(piece) => piece,
@@ -95,7 +112,12 @@ impl http_body::Body for MimeBody {
             }
             Some(Err(error)) => {
                 let text = Some(error.to_string());
-                *self.departure.0.damage.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                *self
+                    .departure
+                    .0
+                    .damage
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = text;
                 Some(Err(error))
             }
             None => None,

@@ -36,7 +36,11 @@ impl Graph {
     /// Graph at `base` (such as `https://graph.microsoft.com`, without a slash at the end), with these tokens.
     #[must_use]
     pub fn new(http: reqwest::Client, base: &str, tokens: Tokens) -> Self {
-        Self { http, base: base.to_owned(), tokens }
+        Self {
+            http,
+            base: base.to_owned(),
+            tokens,
+        }
     }
 
     async fn send_mail(&self, parcel: &Parcel) -> Disposition {
@@ -68,7 +72,11 @@ impl Graph {
         let body = MimeBody::new(parcel, departure.clone());
         let sent = self
             .http
-            .post(format!("{}/v1.0/users/{}/sendMail", self.base, path_segment(&parcel.mailbox)))
+            .post(format!(
+                "{}/v1.0/users/{}/sendMail",
+                self.base,
+                path_segment(&parcel.mailbox)
+            ))
             .bearer_auth(token.expose())
             .header(reqwest::header::CONTENT_TYPE, "text/plain")
             .header("client-request-id", uuid::Uuid::now_v7().to_string())
