@@ -2,6 +2,7 @@
 import re
 import signal
 import socket
+import time
 import unittest
 
 import smtp
@@ -62,15 +63,31 @@ class Stop(unittest.TestCase):
         self.assertIsNone(bridge.child.poll())
         return self.world.sandbox.request("GET", "/faults").strip() == b"[]"
 
-    def test_an_open_session_does_not_keep_it(self):
-        """A client that sits there, even in the middle of a message, cannot delay the end for long."""
+    def test_an_idle_session_does_not_keep_it(self):
+        """A client between two messages is told to go, and gone."""
         bridge = self.start()
-        with smtp.Session(bridge.port), smtp.Session(bridge.port) as writing:
-            writing.envelope(SENDER, RECIPIENTS)
-            writing.socket.sendall(b"Subject: half\r\n")
+        with smtp.Session(bridge.port) as idle:
+            began = time.monotonic()
             self.assertEqual(bridge.stop(), 0)
-        self.assertEqual(self.world.bodies(), [])
-        self.assertEqual(self.world.sandbox.inbox(), [])
+            self.assertLess(time.monotonic() - began, 5)
+            self.assertTrue(idle.reply().startswith("421"))
+
+    def test_half_a_message_does_not_keep_it_for_ever(self):
+        """Who is in the middle of a message may finish it; who does not is cut off, and nothing is left of it."""
+        bridge = self.start()
+        with smtp.Session(bridge.port) as finishing, smtp.Session(bridge.port) as stuck:
+            for session in (finishing, stuck):
+                session.envelope(SENDER, RECIPIENTS)
+                session.socket.sendall(MESSAGE[:100])
+            bridge.signal(signal.SIGTERM)
+            wait_for("the port to close", lambda: not connects(bridge.port), evidence=bridge.log)
+            finishing.socket.sendall(smtp.on_the_wire(MESSAGE[100:]))
+            finishing.expect("250", finishing.reply())
+            self.assertEqual(bridge.wait(60), 0)
+        self.assertEqual([path for path in self.world.bodies()], [])
+        again = self.start()
+        smtp.send(again.port, SENDER, RECIPIENTS, MESSAGE)
+        wait_for("both", lambda: len(self.world.sandbox.inbox()) == 2, evidence=again.log)
 
     def test_a_second_daemon_on_the_same_spool(self):
         """Refused with the directory's name; the first goes on."""
