@@ -42,6 +42,12 @@ impl Failure {
         }
     }
 
+    /// The same failure with advice that only this command can give.
+    pub(super) fn hint(mut self, hint: &str) -> Self {
+        self.text = format!("{}\nhint: {hint}", self.text.trim_end());
+        self
+    }
+
     pub(super) fn code(&self) -> ExitCode {
         ExitCode::from(self.kind as u8)
     }

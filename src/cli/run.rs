@@ -28,7 +28,9 @@ pub(super) fn run(config: Option<&Path>, args: &Run) -> Result<(), Failure> {
         }
         let behind = Behind::start(&args.places, Some(args.smtp), clock).await?;
         let loaded = behind.configuration(args.smtp)?;
-        let bridged = bridge(&loaded, clock, stop, |daemon| say(&behind.welcome(daemon))).await;
+        let bridged = bridge(&loaded, clock, stop, |daemon| say(&behind.welcome(daemon)))
+            .await
+            .map_err(|failure| failure.hint("with --sandbox, --smtp 127.0.0.1:0 takes any free port"));
         behind.stop().await;
         bridged
     });

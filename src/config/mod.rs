@@ -93,7 +93,7 @@ pub fn load_default(candidates: &[&Path], surroundings: &Surroundings) -> Result
             place: Place::Environment,
             key: String::new(),
             message: format!("there is no configuration; looked for {}", looked.join(" and ")),
-            hint: Some("name the file with --config FILE".to_owned()),
+            hint: Some("name the file with --config FILE; or try the program out with `run --sandbox`, which needs none".to_owned()),
             excerpt: None,
         }],
         missing: true,

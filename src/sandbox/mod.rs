@@ -64,7 +64,10 @@ pub enum SandboxError {
     #[error("the sandbox listens on loopback addresses only, and {0} is not one")]
     NotLoopback(SocketAddr),
     /// The port is taken or forbidden.
-    #[error("the sandbox cannot listen on {0}: {1}")]
+    #[error(
+        "the sandbox cannot listen on {0}: {1}. Is another one running? Stop it, or choose another place with --inbox or --cloud; \
+         port 0 takes any that is free"
+    )]
     Listen(SocketAddr, #[source] io::Error),
     /// The directory cannot be made or written.
     #[error("the sandbox cannot keep its certificates in {0}: {1}")]
