@@ -1,4 +1,4 @@
-//! Floor 6: the only file that knows everybody. Build, run, drain.
+//! Floor 7: the only file that knows everybody. Build, run, drain.
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Grant, OnUncertain};
@@ -69,10 +69,20 @@ impl Daemon {
             .iter()
             .map(smtp::bind)
             .collect::<Result<Vec<_>, _>>()?;
-        let client = http::client(config.tls.extra_ca_file.as_deref())?;
+        // A proxy cannot reach what is on this machine: the sandbox, or a test server.
+        let local = config
+            .accounts
+            .iter()
+            .all(|account| account.endpoints.are_loopback());
+        let proxy = if local {
+            http::Proxy::None
+        } else {
+            http::Proxy::Environment
+        };
+        let client = http::client(config.tls.extra_ca_file.as_deref(), proxy)?;
         let mut upstreams = Upstreams::new();
         for account in &config.accounts {
-            upstreams.insert(account.name.clone(), upstream(account, &client, clock)?);
+            upstreams.insert(account.name.clone(), upstream(account, &client)?);
         }
         let planner = planner(config)?;
         let settings = SpoolSettings {
@@ -149,11 +159,7 @@ async fn within_grace(work: impl Future<Output = ()>, stop: &CancellationToken) 
     }
 }
 
-fn upstream(
-    account: &config::Account,
-    client: &reqwest::Client,
-    clock: Clock,
-) -> Result<Arc<dyn Upstream>, StartError> {
+fn upstream(account: &config::Account, client: &reqwest::Client) -> Result<Arc<dyn Upstream>, StartError> {
     let Grant::ClientCredentials { secret } = &account.grant;
     let endpoints = &account.endpoints;
     let grant = ClientCredentials::new(
@@ -168,11 +174,7 @@ fn upstream(
         account: account.name.clone(),
         reason,
     })?;
-    let graph = Graph::new(
-        client.clone(),
-        endpoints.graph.as_str(),
-        Tokens::new(grant, clock),
-    );
+    let graph = Graph::new(client.clone(), endpoints.graph.as_str(), Tokens::new(grant));
     Ok(Arc::new(graph))
 }
 
@@ -205,12 +207,18 @@ fn report(swept: &Swept) {
         removed,
         set_aside,
         damaged,
+        replaced,
     } = swept;
     tracing::info!(messages, unfinished_removed = removed, "spool open");
     if let Some(path) = damaged {
         tracing::error!(
             moved_to = %path.display(),
             "the queue's database was damaged and was set aside; mail that it held is not sent until it is recovered"
+        );
+    }
+    if *replaced {
+        tracing::error!(
+            "the queue's database is not the one that this spool had before: mail that waited in that one is not sent"
         );
     }
     if *set_aside > 0 {

@@ -33,14 +33,24 @@ pub enum HttpError {
     Client(#[from] reqwest::Error),
 }
 
+/// Which proxy requests go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// That of the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, which reqwest reads.
+    Environment,
+    /// None.
+    None,
+}
+
 /// The client for every request to the provider, trusting what the system trusts and `extra_ca_file`.
 ///
+/// It speaks HTTP/1.1: a connection carries one request at a time, so that it is always plain which one broke off.
 /// Redirects are not followed (a 307 would carry token and mail elsewhere, a 302 would turn a POST into a GET that
 /// answers 200), and nothing is ever retried by the library: a sendMail that is repeated is a second mail.
 ///
 /// # Errors
 /// [`HttpError`]
-pub fn client(extra_ca_file: Option<&Path>) -> Result<reqwest::Client, HttpError> {
+pub fn client(extra_ca_file: Option<&Path>, proxy: Proxy) -> Result<reqwest::Client, HttpError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let extra = extra_ca_file.map(certificates).transpose()?.unwrap_or_default();
     let verifier = Verifier::new_with_extra_roots(extra, provider.clone())?;
@@ -49,15 +59,19 @@ pub fn client(extra_ca_file: Option<&Path>) -> Result<reqwest::Client, HttpError
         .dangerous() // rustls's name for any verifier but its own; this one is the platform's
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE)
         .tcp_nodelay(true)
-        .user_agent(concat!("smtp-oauth-bridge/", env!("CARGO_PKG_VERSION")))
-        .build()?)
+        .user_agent(concat!("smtp-oauth-bridge/", env!("CARGO_PKG_VERSION")));
+    let builder = match proxy {
+        Proxy::Environment => builder,
+        Proxy::None => builder.no_proxy(),
+    };
+    Ok(builder.build()?)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpError> {
@@ -149,7 +163,7 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&path, content).unwrap();
             }
-            let error = client(Some(&path)).unwrap_err().to_string();
+            let error = client(Some(&path), Proxy::None).unwrap_err().to_string();
             assert!(error.contains("ca.pem") && error.contains("PEM"), "{error}");
         }
     }

@@ -4,13 +4,14 @@
 //! enforces this; ARCHITECTURE.md explains it):
 //!
 //! ```text
-//! 7  cli        the command line
-//! 6  daemon     the only file that knows everybody: build, run, drain
-//! 5  sandbox    a Microsoft 365 look-alike
-//! 4  smtp  delivery    strangers to each other: they meet only in the spool
-//! 3  upstream   the ways out: Graph
-//! 2  spool  oauth  policy
-//! 1  config  db  telemetry  explain  clock  shutdown
+//! 8  cli        the command line
+//! 7  daemon     the only file that knows everybody: build, run, drain
+//! 6  sandbox    a Microsoft 365 look-alike
+//! 5  smtp  delivery    strangers to each other: they meet only in the spool
+//! 4  upstream   the ways out: Graph
+//! 3  spool  oauth  policy
+//! 2  config  db  explain  http  shutdown  telemetry
+//! 1  clock
 //! 0  mail       the words
 //! ```
 

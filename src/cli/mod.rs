@@ -1,4 +1,4 @@
-//! Floor 7: the command line. The only room that reads the environment, and that writes to standard output.
+//! Floor 8: the command line. The only room that reads the environment, and that writes to standard output.
 
 mod args;
 mod check;

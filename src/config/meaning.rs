@@ -4,7 +4,7 @@ use super::secret::Secret;
 use crate::mail::Address;
 use ipnet::IpNet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -241,6 +241,22 @@ impl LogLevel {
             Self::Trace => "trace",
         }
     }
+}
+
+impl Endpoints {
+    /// True if all of them are on this machine.
+    #[must_use]
+    pub fn are_loopback(&self) -> bool {
+        [&self.authority, &self.graph].into_iter().all(|endpoint| {
+            reqwest::Url::parse(endpoint.as_str()).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
+        })
+    }
+}
+
+/// True for the host of a URL that is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 macro_rules! text_type {

@@ -1,4 +1,4 @@
-//! Floor 1: the configuration. One direction, two shapes: the document as written becomes [`Config`], the
+//! Floor 2: the configuration. One direction, two shapes: the document as written becomes [`Config`], the
 //! meaning, in which invalid values do not exist.
 
 mod document;

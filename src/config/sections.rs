@@ -1,6 +1,7 @@
 //! Which keys there are, what their defaults are, and what they mean. Each is named once, where it is read.
 
 use super::field::{Complaint, Field, check_name};
+use super::meaning::is_loopback;
 use super::meaning::{
     Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener, Log, LogFormat,
     LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, Transport,
@@ -321,11 +322,10 @@ fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
     let hint = "write the start of a URL, as in \"https://graph.microsoft.com\"";
     let url = Url::parse(text).map_err(|_| Complaint::new("is not a URL", hint))?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if host.is_empty() || !matches!(url.scheme(), "https" | "http") {
         return Err(Complaint::new("is not a URL of a web server", hint));
     }
-    if url.scheme() == "http" && !is_loopback {
+    if url.scheme() == "http" && !is_loopback(host) {
         return Err(Complaint::new(
             "would send secrets without encryption",
             "begin it with https://; http:// is possible for this machine only (127.0.0.1, [::1], localhost)",

@@ -1,4 +1,4 @@
-//! Floor 1: all SQL. `queue.db` is opened, migrated, written and read here and nowhere else.
+//! Floor 2: all SQL. `queue.db` is opened, migrated, written and read here and nowhere else.
 //!
 //! [`QueueWriter`] is the one connection that writes; the spool's writer thread owns it. [`QueueReader`]s only
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
@@ -8,7 +8,7 @@ pub mod record;
 mod schema;
 mod writing;
 
-pub use reading::{Agenda, Lane, QueueReader, Slots};
+pub use reading::{Agenda, Lane, Parts, QueueReader, Slots};
 pub use schema::OpenError;
 pub use writing::{Ending, QueueWriter};
 
@@ -21,6 +21,9 @@ pub enum DbError {
     /// SQLite refused.
     #[error("queue.db: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The writer cannot be used at the moment.
+    #[error("the queue cannot be written: {0}")]
+    Unavailable(String),
     /// A row holds something that no version of this program writes.
     #[error("queue.db: the row of message {id} is damaged: {what}")]
     Row {
@@ -32,7 +35,7 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// True if the disk (or a quota) is full.
+    /// True if the disk is full. (SQLite reports an exceeded quota as an I/O error.)
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
@@ -48,7 +51,7 @@ impl DbError {
                 error.sqlite_error_code(),
                 None | Some(ConstraintViolation | TooBig | TypeMismatch)
             ),
-            Self::Row { .. } => false,
+            Self::Row { .. } | Self::Unavailable(_) => false,
         }
     }
 }
@@ -76,4 +79,17 @@ fn open_reading(path: &Path) -> rusqlite::Result<Connection> {
     connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA query_only = ON;")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Makes the recipients of a message unreadable, as a failing disk would: for tests of other rooms.
+#[cfg(test)]
+pub fn damage_recipients(path: &Path, id: crate::mail::QueueId) {
+    let connection = open_writing(path).unwrap();
+    let changed = connection
+        .execute(
+            "UPDATE recipient SET address = '' WHERE message = ?1",
+            [&id.as_bytes()[..]],
+        )
+        .unwrap();
+    assert!(changed > 0);
 }

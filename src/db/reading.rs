@@ -25,8 +25,8 @@ pub struct QueueReader {
 pub struct Lane {
     /// The account's name.
     pub account: String,
-    /// The mailbox that sends.
-    pub mailbox: Address,
+    /// The mailbox that sends, as it is stored.
+    pub mailbox: String,
 }
 
 /// What the queue has to do now, and when to look again.
@@ -38,6 +38,17 @@ pub struct Agenda {
     pub due: Vec<Part>,
     /// When the next part comes due that is not due yet.
     pub next_due: Option<Timestamp>,
+    /// Parts whose rows cannot be read, and why. They must be held, or they are met again every time.
+    pub damaged: Vec<(PartId, String)>,
+}
+
+/// Parts, as far as their rows can be read.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Those that can be.
+    pub whole: Vec<Part>,
+    /// Those that cannot, and why.
+    pub damaged: Vec<(PartId, String)>,
 }
 
 /// How many due parts of a lane are wanted, skipping the `skip` oldest.
@@ -64,7 +75,7 @@ impl QueueReader {
     /// `slots` allows it.
     ///
     /// # Errors
-    /// SQLite's, or a damaged row.
+    /// SQLite's. Rows that cannot be read are named in the agenda and stop nobody else.
     pub fn agenda(
         &self,
         now: Timestamp,
@@ -81,7 +92,9 @@ impl QueueReader {
         for lane in self.lanes()? {
             let wanted = slots(&lane);
             if wanted.take > 0 {
-                agenda.due.extend(self.due_in(&lane, now, wanted)?);
+                let Parts { whole, damaged } = self.due_in(&lane, now, wanted)?;
+                agenda.due.extend(whole);
+                agenda.damaged.extend(damaged);
             }
             let next = self.next_due_in(&lane, now)?;
             agenda.next_due = [agenda.next_due, next].into_iter().flatten().min();
@@ -92,8 +105,8 @@ impl QueueReader {
     /// Parts whose attempt was under way when the program ended: their outcome is unknown.
     ///
     /// # Errors
-    /// SQLite's, or a damaged row.
-    pub fn interrupted(&self) -> Result<Vec<Part>, DbError> {
+    /// SQLite's.
+    pub fn interrupted(&self) -> Result<Parts, DbError> {
         self.parts(
             "SELECT * FROM part WHERE marker IS NOT NULL ORDER BY message, number",
             [],
@@ -197,27 +210,28 @@ impl QueueReader {
             (account, mailbox) = found;
             lanes.push(Lane {
                 account: account.clone(),
-                mailbox: address(&mailbox, &account)?,
+                mailbox: mailbox.clone(),
             });
         }
     }
 
-    fn due_in(&self, lane: &Lane, now: Timestamp, slots: Slots) -> Result<Vec<Part>, DbError> {
+    fn due_in(&self, lane: &Lane, now: Timestamp, slots: Slots) -> Result<Parts, DbError> {
         const DUE: &str = "FROM part WHERE state = 0 AND marker IS NULL
              AND account = ?1 AND mailbox = ?2 AND due <= ?3";
-        let mailbox = lane.mailbox.to_string();
         let mut skip = 0;
         if slots.skip > 0 {
             // A probe goes through the messages in turn; how many there are decides where it starts over.
             let waiting: usize = self
                 .connection
                 .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 {DUE} LIMIT 64)"))?
-                .query_row(params![lane.account, mailbox, now.millis()], |row| row.get(0))?;
+                .query_row(params![lane.account, lane.mailbox, now.millis()], |row| {
+                    row.get(0)
+                })?;
             skip = slots.skip.checked_rem(waiting).unwrap_or(0);
         }
         self.parts(
             &format!("SELECT * {DUE} ORDER BY due, message, number LIMIT ?4 OFFSET ?5"),
-            params![lane.account, mailbox, now.millis(), slots.take, skip],
+            params![lane.account, lane.mailbox, now.millis(), slots.take, skip],
         )
     }
 
@@ -228,14 +242,13 @@ impl QueueReader {
                 "SELECT min(due) FROM part WHERE state = 0 AND marker IS NULL
                  AND account = ?1 AND mailbox = ?2 AND due > ?3",
             )?
-            .query_row(
-                params![lane.account, lane.mailbox.to_string(), now.millis()],
-                |row| row.get(0),
-            )?;
+            .query_row(params![lane.account, lane.mailbox, now.millis()], |row| {
+                row.get(0)
+            })?;
         Ok(millis.map(Timestamp::from_millis))
     }
 
-    fn parts(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Part>, DbError> {
+    fn parts(&self, sql: &str, params: impl rusqlite::Params) -> Result<Parts, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows: Vec<PartRow> = statement
             .query_map(params, PartRow::read)?
@@ -243,15 +256,19 @@ impl QueueReader {
         let mut waiting = self.connection.prepare_cached(
             "SELECT number, address FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 0 ORDER BY number",
         )?;
-        rows.into_iter()
-            .map(|row| {
-                let key = params![&row.id.message.as_bytes()[..], row.id.number];
-                let recipients: Vec<(usize, String)> = waiting
-                    .query_map(key, |row| Ok((row.get(0)?, row.get(1)?)))?
-                    .collect::<Result<_, _>>()?;
-                row.part(recipients)
-            })
-            .collect()
+        let mut parts = Parts::default();
+        for row in rows {
+            let id = row.id;
+            let key = params![&id.message.as_bytes()[..], id.number];
+            let recipients: Vec<(usize, String)> = waiting
+                .query_map(key, |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?;
+            match row.part(recipients) {
+                Ok(part) => parts.whole.push(part),
+                Err(error) => parts.damaged.push((id, error.to_string())),
+            }
+        }
+        Ok(parts)
     }
 
     fn recipients(&self, id: QueueId) -> Result<Vec<String>, DbError> {

@@ -1,5 +1,6 @@
 //! The tables of `queue.db`, and how an older file becomes a newer one.
 
+use super::DbError;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 /// Why `queue.db` could not be opened.
@@ -9,8 +10,11 @@ pub enum OpenError {
     #[error("queue.db is damaged: {0}")]
     Damaged(rusqlite::Error),
     /// The file cannot be opened, created or migrated: permissions, a full disk, another program holds it.
-    #[error("queue.db cannot be opened: {0}")]
-    Unusable(rusqlite::Error),
+    #[error("{0}")]
+    Unusable(DbError),
+    /// Its files cannot be moved.
+    #[error("the files of a former queue.db cannot be moved away: {0}")]
+    Files(std::io::Error),
     /// A newer version of this program wrote it.
     #[error(
         "queue.db has schema version {found}, and this program knows versions up to {known}: \
@@ -29,7 +33,16 @@ impl From<rusqlite::Error> for OpenError {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error),
-            _ => Self::Unusable(error),
+            _ => Self::Unusable(DbError::Sqlite(error)),
+        }
+    }
+}
+
+impl From<DbError> for OpenError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Sqlite(error) => error.into(),
+            other => Self::Unusable(other),
         }
     }
 }

@@ -46,6 +46,24 @@ impl QueueWriter {
         Ok(Self { connection, spool_id })
     }
 
+    /// Opens a database that must be there and belong to this spool, after a failure.
+    ///
+    /// # Errors
+    /// SQLite's, or that it is another one.
+    pub fn reopen(path: &Path, spool_id: [u8; 16]) -> Result<Self, DbError> {
+        if !path.exists() {
+            return Err(DbError::Unavailable("queue.db has disappeared".to_owned()));
+        }
+        // A database without an id of its own takes zeros, which no spool has.
+        let reopened = Self::open(path, [0; 16]).map_err(|error| DbError::Unavailable(error.to_string()))?;
+        if reopened.spool_id != spool_id {
+            return Err(DbError::Unavailable(
+                "queue.db is not the one that was there before".to_owned(),
+            ));
+        }
+        Ok(reopened)
+    }
+
     /// The id of the spool that this database belongs to.
     #[must_use]
     pub fn spool_id(&self) -> [u8; 16] {
@@ -77,14 +95,19 @@ impl QueueWriter {
         request: impl FnOnce(&mut Self) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         self.connection.execute_batch("SAVEPOINT request")?;
-        let result = request(self);
-        let end = if result.is_ok() {
-            "RELEASE request"
-        } else {
-            "ROLLBACK TO request; RELEASE request"
-        };
-        self.connection.execute_batch(end)?;
-        result
+        match request(self) {
+            Ok(done) => {
+                self.connection.execute_batch("RELEASE request")?;
+                Ok(done)
+            }
+            // The transaction, and the savepoint with it, may be gone already.
+            Err(error) if error.ends_transaction() => Err(error),
+            Err(error) => {
+                self.connection
+                    .execute_batch("ROLLBACK TO request; RELEASE request")?;
+                Err(error)
+            }
+        }
     }
 
     /// Adds an accepted message.
@@ -200,6 +223,42 @@ impl QueueWriter {
             unmark.execute(params![&part.message.as_bytes()[..], part.number])?;
         }
         Ok(())
+    }
+
+    /// Puts parts aside for a person: they are not tried again by themselves.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn hold(&mut self, part: PartId) -> Result<(), DbError> {
+        self.connection
+            .prepare_cached("UPDATE part SET state = ?3, marker = NULL WHERE message = ?1 AND number = ?2")?
+            .execute(params![
+                &part.message.as_bytes()[..],
+                part.number,
+                PartState::Held as u8
+            ])?;
+        Ok(())
+    }
+
+    /// Makes everything due now that is due only after `horizon`: later than any wait can be, so the clock was
+    /// wrong when it was written.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn rein_in(&mut self, now: Timestamp, horizon: Timestamp) -> Result<(), DbError> {
+        self.connection
+            .prepare_cached("UPDATE part SET due = ?1 WHERE state = 0 AND due > ?2")?
+            .execute(params![now.millis(), horizon.millis()])?;
+        Ok(())
+    }
+
+    /// Limits the size of the database, as a full disk would.
+    ///
+    /// # Errors
+    /// SQLite's.
+    #[cfg(test)]
+    pub fn limit_pages(&mut self, pages: u32) -> Result<(), DbError> {
+        Ok(self.connection.pragma_update(None, "max_page_count", pages)?)
     }
 
     /// Writes the end of an attempt, and releases the message if nothing is left of it. May be repeated with the

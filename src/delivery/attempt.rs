@@ -5,32 +5,62 @@ use super::retry::Schedule;
 use super::settle::{GateNews, Verdict, settle, unprepared};
 use crate::clock::Clock;
 use crate::explain::local;
-use crate::mail::Cause;
+use crate::mail::Address;
 use crate::mail::Disposition;
 use crate::mail::Report;
 use crate::mail::Scope;
 use crate::mail::header::{HeaderBlock, Hop, MAX_HEADER_BLOCK, Protocol, received_field};
 use crate::policy::check_recipients;
-use crate::spool::{Body, Ending, Message, Next, Part, Store, StoreError};
+use crate::spool::{Body, Ending, Message, Next, Part, PartId, Store, StoreError};
 use crate::telemetry::Maillog;
 use crate::telemetry::maillog;
 use crate::upstream::Parcel;
 use crate::upstream::Upstream;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// What every attempt needs.
+/// What every attempt needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) store: Store,
     pub(super) schedule: Schedule,
     pub(super) clock: Clock,
     pub(super) maillog: Maillog,
-    pub(super) hostname: String,
+    hostname: String,
     /// Cancelled when no attempt may begin any more.
     pub(super) stop: CancellationToken,
+    /// How many outcomes are known and not yet written.
+    unwritten: Arc<AtomicUsize>,
+}
+
+impl Context {
+    pub(super) fn new(store: Store, schedule: Schedule, clock: Clock, hostname: String) -> Self {
+        let (stop, unwritten) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        Self {
+            store,
+            schedule,
+            clock,
+            maillog: Maillog,
+            hostname,
+            stop,
+            unwritten,
+        }
+    }
+
+    /// How many outcomes are known and not yet written.
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Puts a part aside for a person, if the spool can be written; else it is met again.
+    pub(super) async fn put_aside(&self, part: PartId) {
+        if let Err(error) = self.store.hold(part).await {
+            tracing::error!(id = %part.message, %error, "the damaged record could not be put aside");
+        }
+    }
 }
 
 /// After the spool failed us, nothing is tried for so long.
@@ -54,13 +84,23 @@ pub(super) async fn attempt(
     }
 }
 
-/// Settles an attempt that the end of the program cut off.
-pub(super) async fn interrupted(context: &Context, part: Part) {
-    let report = Report::all(part.waiting.len(), local::INTERRUPTED.disposition("", None));
+/// Settles an attempt that the end of the program cut off. It is told before it is written, so that no kill in
+/// between can hide that the message may go out twice.
+pub(super) async fn interrupted(context: &Context, mut part: Part) {
     // The marker counted this attempt already.
-    let mut part = part;
     part.progress.attempts = part.progress.attempts.saturating_sub(1);
-    conclude(context, &part, None, report).await;
+    let message = context
+        .store
+        .message(part.id.message)
+        .await
+        .ok()
+        .map(|(message, _)| message);
+    let disposition = local::INTERRUPTED.disposition("no answer was heard", None);
+    let report = Report::all(part.waiting.len(), disposition);
+    let conclusion = Conclusion::of(context, &part, message.as_ref(), report);
+    conclusion.tell_outcome(context);
+    let ending = conclusion.write(context).await;
+    conclusion.tell_ending(context, ending);
 }
 
 async fn try_once(
@@ -68,15 +108,28 @@ async fn try_once(
     part: &Part,
     upstream: Option<Arc<dyn Upstream>>,
 ) -> Result<Vec<GateNews>, StoreError> {
-    let (message, body) = context.store.message(part.id.message).await?;
-    let everybody = |disposition| Report::all(part.waiting.len(), disposition);
+    let (message, body) = match context.store.message(part.id.message).await {
+        Ok(found) => found,
+        Err(error) if error.is_lasting() => return Ok(unreadable(context, part, &error).await),
+        Err(error) => return Err(error),
+    };
     let Some(upstream) = upstream else {
         let failure = local::NO_ACCOUNT.disposition(part.account.clone(), None);
         return Ok(unprepared(part, &failure));
     };
-    let parcel = match pack(context, part, &message, body).await {
+    let parcel = match pack(context, part, &message, body).await? {
         Ok(parcel) => parcel,
-        Err(disposition) => return Ok(conclude(context, part, Some(&message), everybody(disposition)).await),
+        // The upstream was not asked, so this tells nothing about it.
+        Err(disposition) => {
+            conclude(
+                context,
+                part,
+                Some(&message),
+                Report::all(part.waiting.len(), disposition),
+            )
+            .await;
+            return Ok(Vec::new());
+        }
     };
     let prepared = tokio::select! {
         biased;
@@ -92,54 +145,75 @@ async fn try_once(
     Ok(conclude(context, part, Some(&message), report).await)
 }
 
+/// A message whose record is gone or damaged waits for a person.
+async fn unreadable(context: &Context, part: &Part, error: &StoreError) -> Vec<GateNews> {
+    let report = Report::all(
+        part.waiting.len(),
+        local::UNREADABLE.disposition(error.to_string(), None),
+    );
+    if part.waiting.is_empty() {
+        // Nobody to tell it about in a line of its own.
+        tracing::error!(id = %part.id.message, %error, "a message cannot be read and waits for a person");
+    }
+    conclude(context, part, None, report).await;
+    Vec::new()
+}
+
 /// Makes the outgoing message: our Received field, the header with the planned changes, the rest as it is stored.
-/// Checks that it names exactly the part's recipients.
-async fn pack(context: &Context, part: &Part, message: &Message, body: Body) -> Result<Parcel, Disposition> {
-    let changes = match HeaderPlan::from_json(&part.changes)? {
-        HeaderPlan::Change(changes) => changes,
-        HeaderPlan::Refuse { public, diagnostic } => return Err(refused(public, diagnostic)),
+/// Checks that it names exactly the part's recipients. The outer error is of the moment, the inner one for good.
+async fn pack(
+    context: &Context,
+    part: &Part,
+    message: &Message,
+    body: Body,
+) -> Result<Result<Parcel, Disposition>, StoreError> {
+    let changes = match HeaderPlan::from_json(&part.changes) {
+        Ok(HeaderPlan::Change(changes)) => changes,
+        Ok(HeaderPlan::Hold { diagnostic }) => {
+            return Ok(Err(local::UNREADABLE.disposition(diagnostic, None)));
+        }
+        Ok(HeaderPlan::Refuse { public, diagnostic }) => {
+            return Ok(Err(local::MISFIT.saying(public, diagnostic)));
+        }
+        Err(damaged) => return Ok(Err(damaged)),
     };
     let received = received(context, message, part);
-    let recipients: Vec<_> = part.waiting.iter().map(|(_, address)| address.clone()).collect();
+    let recipients: Vec<Address> = part.waiting.iter().map(|(_, address)| address.clone()).collect();
     let (id, mailbox) = (message.id, part.mailbox.clone());
     let packed = tokio::task::spawn_blocking(move || {
-        let unreadable = |error: String| local::UNREADABLE.disposition(error, None);
-        let beginning = body
-            .beginning(MAX_HEADER_BLOCK)
-            .map_err(|e| unreadable(e.to_string()))?;
+        let unreadable =
+            |error: &dyn std::fmt::Display| local::UNREADABLE.disposition(error.to_string(), None);
+        let beginning = match body.beginning(MAX_HEADER_BLOCK) {
+            Ok(beginning) => beginning,
+            Err(error) if error.is_lasting() => return Ok(Err(unreadable(&error))),
+            Err(error) => return Err(StoreError::from(error)),
+        };
         let whole = beginning.len() as u64 == body.size();
-        let block = HeaderBlock::parse(&beginning, whole).map_err(|e| unreadable(e.to_string()))?;
-        let mut head = received.into_bytes();
-        head.extend_from_slice(
-            &changes
-                .apply(block.head())
-                .map_err(|e| unreadable(e.to_string()))?,
-        );
-        check_recipients(&head, &recipients).map_err(|e| local::MISFIT.disposition(e.to_string(), None))?;
-        let skip = block.head_len() as u64;
-        Ok(Parcel {
+        let made = HeaderBlock::parse(&beginning, whole)
+            .map_err(|e| unreadable(&e))
+            .and_then(|block| {
+                let mut head = received.into_bytes();
+                head.extend_from_slice(&changes.apply(block.head()).map_err(|e| unreadable(&e))?);
+                check_recipients(&head, &recipients)
+                    .map_err(|e| local::MISFIT.disposition(e.to_string(), None))?;
+                let from = block.from().into_iter().map(|mailbox| mailbox.address).collect();
+                Ok((head, block.head_len() as u64, from))
+            });
+        Ok(made.map(|(head, skip, from)| Parcel {
             id,
             mailbox,
+            from,
             recipients,
             head: Bytes::from(head),
             skip,
             body,
-        })
+        }))
     });
-    packed
-        .await
-        .unwrap_or_else(|_| Err(local::UNREADABLE.disposition("the program is ending", None)))
-}
-
-fn refused(public: String, diagnostic: String) -> Disposition {
-    let status = local::MISFIT.status;
-    Disposition::Failed(Cause {
-        scope: Scope::Message,
-        status,
-        public,
-        diagnostic,
-        retry_after: None,
-    })
+    match packed.await {
+        Ok(packed) => packed,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(StoreError::Closing),
+    }
 }
 
 fn received(context: &Context, message: &Message, part: &Part) -> String {
@@ -158,59 +232,84 @@ fn received(context: &Context, message: &Message, part: &Part) -> String {
     })
 }
 
-/// Writes what follows from a report into the spool, however long that takes, and tells the log.
+/// Writes what follows from a report into the spool, then tells the log.
 async fn conclude(
     context: &Context,
     part: &Part,
     message: Option<&Message>,
     report: Report,
 ) -> Vec<GateNews> {
-    let now = context.clock.now();
-    let Verdict {
-        settlement,
-        dispositions,
-        gates,
-    } = settle(part, report, &context.schedule, now, fastrand::f64());
-    let next = settlement.next;
-    let number = settlement.progress.attempts;
-    let ending = loop {
-        match context.store.settle(settlement.clone()).await {
-            Ok(ending) => break ending,
-            // What was delivered must not be tried again: the outcome waits here until it can be written.
-            Err(error) => {
-                tracing::error!(id = %part.id.message, %error, "an outcome cannot be written yet; it is kept");
-                tokio::time::sleep(SPOOL_TROUBLE).await;
-            }
+    let conclusion = Conclusion::of(context, part, message, report);
+    let ending = conclusion.write(context).await;
+    conclusion.tell_outcome(context);
+    conclusion.tell_ending(context, ending);
+    conclusion.verdict.gates
+}
+
+/// What follows from a report, and what is said about it.
+struct Conclusion<'a> {
+    part: &'a Part,
+    age: Duration,
+    verdict: Verdict,
+}
+
+impl<'a> Conclusion<'a> {
+    fn of(context: &Context, part: &'a Part, message: Option<&Message>, report: Report) -> Self {
+        let now = context.clock.now();
+        let verdict = settle(part, report, &context.schedule, now, fastrand::f64());
+        Self {
+            part,
+            age: message.map_or(Duration::ZERO, |message| now.since(message.arrived)),
+            verdict,
         }
-    };
-    let age = message.map_or(Duration::ZERO, |message| now.since(message.arrived));
-    let about = maillog::Attempt {
-        id: part.id.message,
-        part: part.id.number,
-        account: &part.account,
-        mailbox: &part.mailbox,
-        number,
-        age,
-    };
-    for (disposition, to) in grouped(part, &dispositions) {
-        context
-            .maillog
-            .attempted(about, &to, disposition, &told(next, disposition));
     }
-    match ending {
-        Ending::Open => {}
-        Ending::Released { .. } => context.maillog.released(part.id.message, age),
-        Ending::DeadLetter => context.maillog.dead_letter(part.id.message, age),
+
+    /// Writes it, however long that takes: what was delivered must not be tried again.
+    async fn write(&self, context: &Context) -> Ending {
+        context.unwritten.fetch_add(1, Ordering::Relaxed);
+        let ending = loop {
+            match context.store.settle(self.verdict.settlement.clone()).await {
+                Ok(ending) => break ending,
+                Err(error) => {
+                    tracing::error!(id = %self.part.id.message, %error, "an outcome cannot be written yet; it is kept");
+                    tokio::time::sleep(SPOOL_TROUBLE).await;
+                }
+            }
+        };
+        context.unwritten.fetch_sub(1, Ordering::Relaxed);
+        ending
     }
-    gates
+
+    fn tell_outcome(&self, context: &Context) {
+        let settlement = &self.verdict.settlement;
+        let about = maillog::Attempt {
+            id: self.part.id.message,
+            part: self.part.id.number,
+            account: &self.part.account,
+            mailbox: &self.part.mailbox,
+            number: settlement.progress.attempts,
+            age: self.age,
+        };
+        for (disposition, to) in grouped(self.part, &self.verdict.dispositions) {
+            context
+                .maillog
+                .attempted(about, &to, disposition, &told(settlement.next, disposition));
+        }
+    }
+
+    fn tell_ending(&self, context: &Context, ending: Ending) {
+        let id = self.part.id.message;
+        match ending {
+            Ending::Open => {}
+            Ending::Released { .. } => context.maillog.released(id, self.age),
+            Ending::DeadLetter => context.maillog.dead_letter(id, self.age),
+        }
+    }
 }
 
 /// Recipients with the same disposition share a line.
-fn grouped<'a>(
-    part: &'a Part,
-    dispositions: &'a [Disposition],
-) -> Vec<(&'a Disposition, Vec<&'a crate::mail::Address>)> {
-    let mut groups: Vec<(&Disposition, Vec<&crate::mail::Address>)> = Vec::new();
+fn grouped<'a>(part: &'a Part, dispositions: &'a [Disposition]) -> Vec<(&'a Disposition, Vec<&'a Address>)> {
+    let mut groups: Vec<(&Disposition, Vec<&Address>)> = Vec::new();
     for ((_, address), disposition) in part.waiting.iter().zip(dispositions) {
         match groups.iter_mut().find(|(known, _)| *known == disposition) {
             Some((_, to)) => to.push(address),

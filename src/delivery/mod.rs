@@ -1,8 +1,8 @@
-//! Floor 4: from the spool to an upstream.
+//! Floor 5: from the spool to an upstream.
 //!
-//! [`Runner`] is the one loop that waits; it decides *when* something is tried, and owns all state. [`attempt`] is
-//! *how* a part is tried. What follows from an answer is decided by pure functions: [`settle`] for the part,
-//! [`retry`] for its time, [`gates`] for the account and mailbox.
+//! [`Runner`] is the one loop that waits; it decides *when* something is tried, and owns all state. `attempt` is
+//! *how* a part is tried. What follows from an answer is decided by pure functions: `settle` for the part,
+//! `retry` for its time, `gates` for the account and mailbox.
 //!
 //! ```text
 //!              plan                due, gate open          marker committed

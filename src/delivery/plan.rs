@@ -36,6 +36,11 @@ pub(super) struct Planned {
 pub(super) enum HeaderPlan {
     /// Send it with these changes.
     Change(HeaderChanges),
+    /// It waits for a person.
+    Hold {
+        /// Why, for the operator.
+        diagnostic: String,
+    },
     /// It can never be sent to these recipients.
     Refuse {
         /// For replies and reports.
@@ -55,11 +60,15 @@ impl Planner {
     /// The parts of a message; together they have each recipient once. Blocks on the disk.
     ///
     /// # Errors
-    /// The body cannot be read.
+    /// The body cannot be read at the moment. One that can never be read is planned to be held.
     pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Vec<Planned>, BodyError> {
-        let beginning = body.beginning(MAX_HEADER_BLOCK)?;
         let recipients = message.envelope.recipients();
         let everybody: Vec<usize> = (0..recipients.len()).collect();
+        let beginning = match body.beginning(MAX_HEADER_BLOCK) {
+            Ok(beginning) => beginning,
+            Err(error) if error.is_lasting() => return Ok(vec![self.held(everybody, &error.to_string())]),
+            Err(error) => return Err(error),
+        };
         let block = match HeaderBlock::parse(&beginning, beginning.len() as u64 == body.size()) {
             Ok(block) => block,
             Err(error) => {
@@ -87,6 +96,18 @@ impl Planner {
             });
         }
         Ok(parts)
+    }
+
+    /// The plan of a message whose record cannot be read: one part without recipients, to be held.
+    pub(super) fn unreadable(&self, diagnostic: &str) -> Planned {
+        self.held(Vec::new(), diagnostic)
+    }
+
+    fn held(&self, recipients: Vec<usize>, diagnostic: &str) -> Planned {
+        let plan = HeaderPlan::Hold {
+            diagnostic: diagnostic.to_owned(),
+        };
+        self.planned(recipients, &plan, "cannot be read".to_owned())
     }
 
     fn changed(&self, block: &HeaderBlock<'_>, recipients: Vec<usize>, changes: HeaderChanges) -> Planned {

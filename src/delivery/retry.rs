@@ -19,6 +19,20 @@ pub struct Schedule {
 const SPREAD: f64 = 0.1;
 
 impl Schedule {
+    /// Longer than any wait that this schedule or an upstream can ask for.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        const LONGEST_ASKED_FOR: Duration = Duration::from_secs(24 * 3600);
+        let longest = self
+            .waits
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or_default()
+            .mul_f64(1.0 + SPREAD);
+        longest.max(self.uncertain_wait).max(LONGEST_ASKED_FOR) + Duration::from_secs(60)
+    }
+
     /// The wait after a deferral, for a message that was deferred for `deferred` so far: a pure function of that
     /// time, so that nothing else has to be remembered. `chance` in 0..1 spreads it.
     #[must_use]

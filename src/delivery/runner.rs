@@ -1,7 +1,7 @@
 //! The loop that decides when something is tried. The only place in this room that waits for time.
 
 use super::attempt::{Context, attempt, interrupted};
-use super::gates::{Change, Gate, Gates, Passage};
+use super::gates::{Change, Errand, Gate, Gates, Passage};
 use super::plan::Planner;
 use super::retry::Schedule;
 use super::settle::GateNews;
@@ -9,8 +9,7 @@ use crate::clock::Clock;
 use crate::mail::Cause;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
-use crate::spool::{Agenda, Lane, Part, PartId, Slots, Store, StoreError};
-use crate::telemetry::Maillog;
+use crate::spool::{Agenda, Lane, Part, PartId, Parts, Slots, Store, StoreError};
 use crate::upstream::Upstream;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,17 +28,35 @@ pub struct Runner {
     upstreams: Upstreams,
     gates: Gates,
     tasks: JoinSet<Finished>,
-    attempts: HashMap<Id, PartId>,
-    lanes: HashMap<PartId, Lane>,
-    planning: HashSet<QueueId>,
-    /// Parts whose attempt ended in a bug; not tried again before the next start.
-    abandoned: HashSet<PartId>,
+    work: HashMap<Id, Work>,
+    /// Whether the attempts that the last run did not see the end of were found and are being settled.
+    interrupted_found: bool,
+    /// What a task panicked over; not touched again before the next start.
+    abandoned: Abandoned,
+    /// The time of day at the last look.
+    last_look: Option<Timestamp>,
 }
 
-/// What a task came to.
-enum Finished {
-    Planned(QueueId),
-    Attempted(PartId, Vec<GateNews>),
+/// What a task is about.
+#[derive(Clone, Debug)]
+enum Work {
+    Planning(QueueId),
+    Attempt {
+        part: PartId,
+        lane: Lane,
+        errand: Errand,
+    },
+    /// Something else that must end before we do.
+    Other,
+}
+
+/// What a task came to: only an attempt has news.
+type Finished = Vec<GateNews>;
+
+#[derive(Debug, Default)]
+struct Abandoned {
+    messages: HashSet<QueueId>,
+    parts: HashSet<PartId>,
 }
 
 /// Attempts under way at most, over all mailboxes.
@@ -57,6 +74,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How long to wait after the queue could not be read.
 const SPOOL_TROUBLE: Duration = Duration::from_secs(1);
 
+/// A clock that goes back by less than this is being corrected, not wrong.
+const CLOCK_STEP: Duration = Duration::from_secs(30);
+
 impl Runner {
     /// A runner for `store` that introduces itself as `hostname` in Received fields.
     #[must_use]
@@ -69,166 +89,238 @@ impl Runner {
         hostname: String,
     ) -> Self {
         Self {
-            context: Context {
-                store,
-                schedule,
-                clock,
-                maillog: Maillog,
-                hostname,
-                stop: CancellationToken::new(),
-            },
+            context: Context::new(store, schedule, clock, hostname),
             planner,
             upstreams,
             gates: Gates::default(),
             tasks: JoinSet::new(),
-            attempts: HashMap::new(),
-            lanes: HashMap::new(),
-            planning: HashSet::new(),
-            abandoned: HashSet::new(),
+            work: HashMap::new(),
+            interrupted_found: false,
+            abandoned: Abandoned::default(),
+            last_look: None,
         }
     }
 
-    /// Delivers until `stop`, then lets the attempts under way finish for at most `grace`. What is left after that
-    /// is dropped, and uncertain at the next start.
+    /// Delivers until `stop`, then lets the attempts under way finish for at most `grace`, and longer only for
+    /// outcomes that are known and not yet written. What is dropped then is uncertain at the next start.
     pub async fn run(mut self, stop: CancellationToken, grace: Duration) {
         self.context.stop = stop.clone();
-        self.settle_interrupted().await;
         while !stop.is_cancelled() {
             let wake = self.launch().await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.context.store.arrival() => {}
                 () = tokio::time::sleep_until(wake) => {}
-                Some(finished) = self.tasks.join_next_with_id() => self.finished(finished),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
             }
         }
         let deadline = Instant::now() + grace;
-        while let Ok(Some(finished)) = tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await
-        {
-            self.finished(finished);
-        }
-        if !self.lanes.is_empty() {
-            tracing::warn!(
-                attempts = self.lanes.len(),
-                "stopped in the middle of attempts; they count as uncertain at the next start"
-            );
-        }
-        self.tasks.shutdown().await;
-    }
-
-    /// Attempts that the last run did not see the end of.
-    async fn settle_interrupted(&self) {
-        match self.context.store.interrupted().await {
-            Ok(parts) => {
-                for part in parts {
-                    interrupted(&self.context, part).await;
-                }
+        loop {
+            let deadline = deadline.max(Instant::now() + Duration::from_millis(100));
+            match tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await {
+                Ok(Some(ended)) => self.ended(ended),
+                Ok(None) => return,
+                Err(_) if self.context.unwritten() > 0 => {}
+                Err(_) => break,
             }
-            Err(error) => tracing::error!(%error, "interrupted attempts could not be read"),
         }
+        tracing::warn!(
+            attempts = self.under_way(),
+            "stopped in the middle of attempts; they count as uncertain at the next start"
+        );
+        self.tasks.shutdown().await;
     }
 
     /// Starts everything that is due and allowed; answers when to look again if nothing else happens.
     async fn launch(&mut self) -> Instant {
         let now = self.context.clock.now();
-        let agenda = match self.agenda(now).await {
+        self.settle_interrupted().await;
+        self.mind_the_clock(now);
+        let moment = Instant::now();
+        let agenda = match self.agenda(now, moment).await {
             Ok(agenda) => agenda,
             Err(error) => {
                 tracing::error!(%error, "the queue cannot be read");
-                return Instant::now() + SPOOL_TROUBLE;
+                return moment + SPOOL_TROUBLE;
             }
         };
-        let Agenda {
-            unplanned,
-            due,
-            next_due,
-        } = agenda;
-        for id in unplanned {
-            if self.planning.len() < MAX_PLANNING && !self.planning.contains(&id) {
-                self.start_planning(id);
-            }
+        for id in agenda.unplanned {
+            self.start_planning(id);
         }
-        for part in due {
-            let lane = lane_of(&part);
-            let taken = self.lanes.contains_key(&part.id) || self.abandoned.contains(&part.id);
-            if taken || self.lanes.len() >= MAX_ATTEMPTS {
-                continue;
-            }
-            match self.gates.passage(&lane, now) {
-                Passage::Open if self.under_way(&lane) < MAX_PER_LANE => self.start_attempt(part, lane),
-                Passage::Probe { .. } if self.under_way(&lane) == 0 => {
-                    self.gates.probe_started(&lane);
-                    self.start_attempt(part, lane);
-                }
-                Passage::Open | Passage::Probe { .. } | Passage::Probing | Passage::Closed { .. } => {}
-            }
+        for (part, damage) in agenda.damaged {
+            self.put_aside(part, &damage);
         }
-        let wake = [next_due, self.gates.next_probe(now)].into_iter().flatten().min();
-        let wait = wake.map_or(LOOK, |wake| wake.since(now).max(Duration::from_millis(1)));
-        Instant::now() + wait.min(LOOK)
+        for part in agenda.due {
+            self.start_if_allowed(part, moment);
+        }
+        let due = agenda.next_due.map(|due| moment + due.since(now));
+        let wake = [due, self.gates.next_probe(moment)].into_iter().flatten().min();
+        let soonest = moment + Duration::from_millis(1);
+        wake.map_or(moment + LOOK, |wake| wake.clamp(soonest, moment + LOOK))
     }
 
-    async fn agenda(&self, now: Timestamp) -> Result<Agenda, StoreError> {
-        // What is under way is still due in the eyes of the spool until its marker is written: ask for as many
-        // more.
-        let mut under_way: HashMap<Lane, usize> = HashMap::new();
-        for lane in self.lanes.values() {
-            *under_way.entry(lane.clone()).or_default() += 1;
+    async fn agenda(&self, now: Timestamp, moment: Instant) -> Result<Agenda, StoreError> {
+        // What is under way is still due in the eyes of the spool until its marker is written, and what was
+        // abandoned stays so: ask for as many more.
+        let (mut busy, mut planning) = (HashMap::<Lane, usize>::new(), 0);
+        for work in self.work.values() {
+            match work {
+                Work::Attempt { lane, .. } => *busy.entry(lane.clone()).or_default() += 1,
+                Work::Planning(_) => planning += 1,
+                Work::Other => {}
+            }
         }
-        let gates = self.gates.clone();
+        let (gates, abandoned) = (self.gates.clone(), self.abandoned.parts.len());
         let slots = move |lane: &Lane| {
-            let under_way = under_way.get(lane).copied().unwrap_or(0);
-            match gates.passage(lane, now) {
+            let more = busy.get(lane).copied().unwrap_or(0) + abandoned;
+            match gates.passage(lane, moment) {
                 Passage::Open => Slots {
-                    take: MAX_PER_LANE + under_way,
+                    take: MAX_PER_LANE + more,
                     skip: 0,
                 },
                 Passage::Probe { turn } => Slots {
-                    take: 1 + under_way,
+                    take: 1 + more,
                     skip: turn as usize,
                 },
                 Passage::Closed { .. } | Passage::Probing => Slots { take: 0, skip: 0 },
             }
         };
-        self.context
-            .store
-            .agenda(now, self.planning.len() + MAX_PLANNING, slots)
-            .await
+        let unplanned = planning + self.abandoned.messages.len() + MAX_PLANNING;
+        self.context.store.agenda(now, unplanned, slots).await
     }
 
-    fn under_way(&self, lane: &Lane) -> usize {
-        self.lanes.values().filter(|other| *other == lane).count()
+    fn start_if_allowed(&mut self, part: Part, moment: Instant) {
+        let lane = lane_of(&part);
+        let (mut in_all, mut in_lane) = (0, 0);
+        for work in self.work.values() {
+            if let Work::Attempt {
+                part: other,
+                lane: other_lane,
+                ..
+            } = work
+            {
+                if *other == part.id {
+                    return;
+                }
+                in_all += 1;
+                in_lane += usize::from(*other_lane == lane);
+            }
+        }
+        if in_all >= MAX_ATTEMPTS || self.abandoned.parts.contains(&part.id) {
+            return;
+        }
+        match self.gates.passage(&lane, moment) {
+            Passage::Open if in_lane < MAX_PER_LANE => self.start_attempt(part, lane, Errand::Ordinary),
+            Passage::Probe { .. } if in_lane == 0 => {
+                self.gates.probe_started(&lane);
+                self.start_attempt(part, lane, Errand::Probe);
+            }
+            Passage::Open | Passage::Probe { .. } | Passage::Probing | Passage::Closed { .. } => {}
+        }
     }
 
-    fn start_planning(&mut self, id: QueueId) {
-        self.planning.insert(id);
-        let (context, planner) = (self.context.clone(), self.planner.clone());
-        self.tasks.spawn(async move {
-            plan(&context, planner, id).await;
-            Finished::Planned(id)
-        });
-    }
-
-    fn start_attempt(&mut self, part: Part, lane: Lane) {
+    fn start_attempt(&mut self, part: Part, lane: Lane, errand: Errand) {
         let id = part.id;
         let upstream = self.upstreams.get(&part.account).cloned();
         let context = self.context.clone();
         let task = self
             .tasks
-            .spawn(async move { Finished::Attempted(id, attempt(&context, part, upstream).await) });
-        self.attempts.insert(task.id(), id);
-        self.lanes.insert(id, lane);
+            .spawn(async move { attempt(&context, part, upstream).await });
+        self.work.insert(
+            task.id(),
+            Work::Attempt {
+                part: id,
+                lane,
+                errand,
+            },
+        );
     }
 
-    fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
-        match finished {
-            Ok((_, Finished::Planned(id))) => {
-                self.planning.remove(&id);
+    fn start_planning(&mut self, id: QueueId) {
+        let planning = || {
+            self.work.values().filter_map(|work| {
+                if let Work::Planning(id) = work {
+                    Some(id)
+                } else {
+                    None
+                }
+            })
+        };
+        if planning().count() >= MAX_PLANNING
+            || planning().any(|other| *other == id)
+            || self.abandoned.messages.contains(&id)
+        {
+            return;
+        }
+        let (context, planner) = (self.context.clone(), self.planner.clone());
+        let task = self.tasks.spawn(async move {
+            plan(&context, planner, id).await;
+            Vec::new()
+        });
+        self.work.insert(task.id(), Work::Planning(id));
+    }
+
+    /// A part whose row cannot be read waits for a person; the others go on.
+    fn put_aside(&mut self, part: PartId, damage: &str) {
+        if !self.abandoned.parts.insert(part) {
+            return;
+        }
+        tracing::error!(id = %part.message, part = part.number, damage, "a damaged record is put aside and waits for a person");
+        let context = self.context.clone();
+        self.start_other(async move { context.put_aside(part).await });
+    }
+
+    /// Attempts that the last run did not see the end of: looked for until they could be read once.
+    async fn settle_interrupted(&mut self) {
+        if self.interrupted_found {
+            return;
+        }
+        match self.context.store.interrupted().await {
+            Ok(Parts { whole, damaged }) => {
+                self.interrupted_found = true;
+                for part in whole {
+                    let context = self.context.clone();
+                    self.start_other(async move { interrupted(&context, part).await });
+                }
+                for (part, damage) in damaged {
+                    self.put_aside(part, &damage);
+                }
             }
-            Ok((task, Finished::Attempted(part, news))) => {
-                self.attempts.remove(&task);
-                if let Some(lane) = self.lanes.remove(&part) {
-                    self.hear(&lane, news);
+            Err(error) => tracing::error!(%error, "interrupted attempts cannot be read yet"),
+        }
+    }
+
+    /// When the clock was set back, or was wrong in an earlier run, what was due by it must not wait for years.
+    fn mind_the_clock(&mut self, now: Timestamp) {
+        let steady = self.last_look.is_some_and(|last| now.plus(CLOCK_STEP) >= last);
+        self.last_look = Some(now);
+        if steady {
+            return;
+        }
+        let (store, horizon) = (
+            self.context.store.clone(),
+            now.plus(self.context.schedule.longest_wait()),
+        );
+        self.start_other(async move {
+            if let Err(error) = store.rein_in(now, horizon).await {
+                tracing::error!(%error, "the times of waiting messages could not be checked");
+            }
+        });
+    }
+
+    fn start_other(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(async move {
+            work.await;
+            Vec::new()
+        });
+        self.work.insert(task.id(), Work::Other);
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Finished), JoinError>) {
+        match ended {
+            Ok((task, news)) => {
+                if let Some(Work::Attempt { lane, errand, .. }) = self.work.remove(&task) {
+                    self.hear(&lane, errand, news);
                 }
             }
             Err(error) => self.abandon(&error),
@@ -238,29 +330,35 @@ impl Runner {
     /// A task panicked: nothing is lost, but what it was about is left alone until the next start.
     fn abandon(&mut self, error: &JoinError) {
         tracing::error!(%error, "an attempt ended in a bug of this program; please report it");
-        if let Some(part) = self.attempts.remove(&error.id()) {
-            self.abandoned.insert(part);
-            if let Some(lane) = self.lanes.remove(&part) {
-                self.hear(&lane, Vec::new());
+        match self.work.remove(&error.id()) {
+            Some(Work::Planning(id)) => {
+                self.abandoned.messages.insert(id);
             }
+            Some(Work::Attempt { part, lane, errand }) => {
+                self.abandoned.parts.insert(part);
+                self.hear(&lane, errand, Vec::new());
+            }
+            Some(Work::Other) | None => {}
         }
     }
 
-    fn hear(&mut self, lane: &Lane, news: Vec<GateNews>) {
-        let now = self.context.clock.now();
+    fn hear(&mut self, lane: &Lane, errand: Errand, news: Vec<GateNews>) {
+        let now = Instant::now();
         for news in news {
             match news {
                 GateNews::Open(gate) => {
-                    let change = self.gates.open(&gate, now);
+                    let change = self.gates.open(&gate, errand, now);
                     self.tell(change, None);
                 }
                 GateNews::Close { gate, cause, broken } => {
-                    let change = self.gates.close(gate, &cause, now);
+                    let change = self.gates.close(gate, &cause, broken, errand, now);
                     self.tell(change, Some((&cause, broken)));
                 }
             }
         }
-        self.gates.attempt_ended(lane, now);
+        if errand == Errand::Probe {
+            self.gates.probe_ended(lane, now);
+        }
     }
 
     fn tell(&self, change: Option<Change>, cause: Option<(&Cause, bool)>) {
@@ -277,52 +375,60 @@ impl Runner {
             _ => {}
         }
     }
+
+    fn under_way(&self) -> usize {
+        self.work
+            .values()
+            .filter(|work| matches!(work, Work::Attempt { .. }))
+            .count()
+    }
 }
 
 fn lane_of(part: &Part) -> Lane {
     Lane {
         account: part.account.clone(),
-        mailbox: part.mailbox.clone(),
+        mailbox: part.mailbox.to_string(),
     }
 }
 
-fn named(gate: &Gate) -> (&str, Option<&crate::mail::Address>) {
+fn named(gate: &Gate) -> (&str, Option<&str>) {
     match gate {
         Gate::Account(account) => (account, None),
         Gate::Mailbox(lane) => (&lane.account, Some(&lane.mailbox)),
     }
 }
 
-/// Plans a message; one that cannot be read or written stays unplanned and is tried again.
+/// Plans a message; if the spool fails, it stays unplanned and is planned later.
 async fn plan(context: &Context, planner: Planner, id: QueueId) {
-    let planned = async {
-        let (message, body) = context.store.message(id).await?;
-        let parts = tokio::task::spawn_blocking(move || planner.plan(&message, &body));
-        let parts = parts.await.map_err(|_| StoreError::Closing)?.map_err(|error| {
-            tracing::error!(%id, %error, "a message cannot be planned");
-            StoreError::Unknown(id)
-        })?;
-        let plan = parts.iter().map(|planned| planned.part.clone()).collect();
-        context.store.plan(id, plan, context.clock.now()).await?;
-        Ok::<_, StoreError>(parts)
-    };
-    match planned.await {
-        Ok(parts) => {
-            for (number, planned) in (0u32..).zip(parts) {
-                let part = planned.part;
-                context.maillog.planned(
-                    id,
-                    number,
-                    &part.account,
-                    &part.mailbox,
-                    part.recipients.len(),
-                    &planned.summary,
-                );
-            }
-        }
-        Err(error) => {
-            tracing::error!(%id, %error, "planning was put off");
-            tokio::time::sleep(SPOOL_TROUBLE).await;
-        }
+    if let Err(error) = try_plan(context, planner, id).await {
+        tracing::error!(%id, %error, "planning was put off, because the spool fails");
+        tokio::time::sleep(SPOOL_TROUBLE).await;
     }
+}
+
+async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<(), StoreError> {
+    let parts = match context.store.message(id).await {
+        Ok((message, body)) => match tokio::task::spawn_blocking(move || planner.plan(&message, &body)).await
+        {
+            Ok(parts) => parts?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return Err(StoreError::Closing),
+        },
+        Err(error) if error.is_lasting() => vec![planner.unreadable(&error.to_string())],
+        Err(error) => return Err(error),
+    };
+    let plan = parts.iter().map(|planned| planned.part.clone()).collect();
+    context.store.plan(id, plan, context.clock.now()).await?;
+    for (number, planned) in (0u32..).zip(parts) {
+        let part = planned.part;
+        context.maillog.planned(
+            id,
+            number,
+            &part.account,
+            &part.mailbox,
+            part.recipients.len(),
+            &planned.summary,
+        );
+    }
+    Ok(())
 }

@@ -9,7 +9,6 @@ use crate::mail::Report;
 use crate::mail::Scope;
 use crate::mail::Timestamp;
 use crate::spool::{Fate, Lane, Next, Part, Progress, RecipientUpdate, Settlement};
-use std::time::Duration;
 
 /// What is to be written, said and done after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ pub(super) fn settle(
         attempts: part.progress.attempts + 1,
         ..part.progress
     };
-    let next = next(part, &dispositions, schedule, &mut progress, now, chance);
+    let next = next(&dispositions, schedule, &mut progress, now, chance);
     let next = match next {
         Decision::Do(next) => next,
         Decision::GiveUp => {
@@ -93,7 +92,6 @@ enum Decision {
 }
 
 fn next(
-    part: &Part,
     dispositions: &[Disposition],
     schedule: &Schedule,
     progress: &mut Progress,
@@ -102,12 +100,21 @@ fn next(
 ) -> Decision {
     use Disposition::{Deferred, Held, Uncertain};
     let waits_for = |wanted: fn(&Disposition) -> bool| dispositions.iter().any(wanted);
+    let asked = dispositions
+        .iter()
+        .filter_map(|d| d.cause()?.retry_after)
+        .max()
+        .unwrap_or_default();
+    if dispositions.is_empty() {
+        // A part without recipients is damage; letting it end would release the message.
+        return Decision::Do(Next::Held);
+    }
     if waits_for(|d| matches!(d, Uncertain(_))) {
         progress.uncertain += 1;
         if progress.uncertain > schedule.uncertain_retries {
             return Decision::AskAPerson;
         }
-        return Decision::Do(Next::Due(now.plus(schedule.uncertain_wait)));
+        return Decision::Do(Next::Due(now.plus(schedule.uncertain_wait.max(asked))));
     }
     if waits_for(|d| matches!(d, Held(cause) if !closes_gate(cause))) {
         return Decision::Do(Next::Held);
@@ -116,16 +123,13 @@ fn next(
         if progress.deferred >= schedule.give_up_after {
             return Decision::GiveUp;
         }
-        let asked = dispositions.iter().filter_map(|d| d.cause()?.retry_after).max();
-        let wait = schedule
-            .wait(progress.deferred, chance)
-            .max(asked.unwrap_or(Duration::ZERO));
+        let wait = schedule.wait(progress.deferred, chance).max(asked);
         progress.deferred += wait;
         return Decision::Do(Next::Due(now.plus(wait)));
     }
     if waits_for(|d| matches!(d, Deferred(_) | Held(_))) {
-        // Behind a closed gate: its own time does not move.
-        return Decision::Do(Next::Due(part.due));
+        // Behind a closed gate: its own schedule does not move, but the others behind the gate go first now.
+        return Decision::Do(Next::Due(now));
     }
     Decision::Do(Next::Ended)
 }
@@ -180,7 +184,7 @@ fn update(recipient: usize, disposition: &Disposition) -> RecipientUpdate {
 fn gate_news(part: &Part, dispositions: &[Disposition]) -> Vec<GateNews> {
     let lane = Lane {
         account: part.account.clone(),
-        mailbox: part.mailbox.clone(),
+        mailbox: part.mailbox.to_string(),
     };
     let (account, mailbox) = (Gate::Account(part.account.clone()), Gate::Mailbox(lane));
     let worst = dispositions
@@ -203,7 +207,7 @@ fn gate_news(part: &Part, dispositions: &[Disposition]) -> Vec<GateNews> {
         _ => None,
     });
     if let Some(pause) = pause
-        && let Disposition::Deferred(cause) = PAUSE.disposition("a pause was asked for", Some(pause))
+        && let Disposition::Deferred(cause) = local::PAUSE.disposition("a pause was asked for", Some(pause))
     {
         return vec![
             GateNews::Open(account),
@@ -222,15 +226,6 @@ fn gate_news(part: &Part, dispositions: &[Disposition]) -> Vec<GateNews> {
     }
     Vec::new()
 }
-
-const PAUSE: crate::explain::Entry = crate::explain::Entry {
-    code: "pause",
-    class: crate::explain::Class::Deferred,
-    scope: Scope::Mailbox,
-    status: crate::mail::EnhancedCode::new(4, 5),
-    meaning: "the message was taken, and a pause was asked for before the next",
-    remedy: "",
-};
 
 #[cfg(test)]
 #[path = "settle_tests.rs"]

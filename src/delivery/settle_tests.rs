@@ -4,6 +4,7 @@ use crate::explain::graph;
 use crate::mail::QueueId;
 use crate::mail::Receipt;
 use crate::spool::PartId;
+use std::time::Duration;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -41,7 +42,7 @@ fn answer(status: u16, code: &str, retry_after: Option<u64>) -> Disposition {
     let entry = graph(GraphAnswer {
         status,
         code: Some(code),
-        message: "",
+        ..GraphAnswer::default()
     });
     entry.disposition("x", retry_after.map(Duration::from_secs))
 }
@@ -128,7 +129,7 @@ fn giving_up_needs_the_time_and_one_more_attempt() {
 #[test]
 fn trouble_of_a_mailbox_or_account_closes_its_gate_and_moves_nothing() {
     let throttled = settled(&part(1), vec![answer(429, "ApplicationThrottled", Some(9))]);
-    assert_eq!(throttled.settlement.next, Next::Due(Timestamp::from_millis(5)));
+    assert_eq!(throttled.settlement.next, Next::Due(NOW));
     assert_eq!(throttled.settlement.progress.deferred, Duration::ZERO);
     assert!(is_open(&throttled.gates[0]));
     assert!(matches!(
@@ -202,4 +203,9 @@ fn a_report_that_is_too_short_leaves_doubt_and_one_that_is_too_long_is_cut() {
         settled(&part(1), vec![relayed(), busy()]).settlement.next,
         Next::Ended
     );
+}
+
+#[test]
+fn a_part_without_recipients_is_held_and_never_released() {
+    assert_eq!(settled(&part(0), Vec::new()).settlement.next, Next::Held);
 }

@@ -6,48 +6,58 @@ use crate::mail::EnhancedCode;
 use crate::mail::Scope;
 
 /// What Graph answered instead of 202, as far as it decides the class.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct GraphAnswer<'a> {
     /// The HTTP status.
     pub status: u16,
-    /// `error.code` of Graph's JSON body, the most specific one that was found; `None` without such a body.
+    /// `error.code` of Graph's JSON body; `None` without such a body.
     pub code: Option<&'a str>,
     /// `error.message`, read only where one code has several meanings.
     pub message: &'a str,
+    /// True if the message's From is the mailbox that sends it.
+    pub own_sender: bool,
 }
 
-/// Classifies an answer other than 202: by `error.code` first, by the HTTP status only without one.
+/// Classifies an answer other than 202: by `error.code` first, by the HTTP status where the code says nothing.
 ///
 /// An answer that is not Graph's own is never [`Class::Failed`]: a 4xx may be a proxy's or firewall's page, after a
-/// 2xx or 5xx the message may have been taken.
+/// 2xx or 5xx the message may have been taken. Neither is an unknown code, unless the status says that the request
+/// itself is bad: what concerns an account must not cost its mail.
 #[must_use]
 pub fn graph(answer: GraphAnswer<'_>) -> &'static Entry {
-    let Some(code) = answer.code else {
-        return by_status(answer.status);
+    let GraphAnswer {
+        status,
+        code,
+        message,
+        own_sender,
+    } = answer;
+    let Some(code) = code else {
+        return by_status(status);
     };
-    if code == "ErrorAccessDenied" && answer.message.contains("RAOP") {
+    if code == "ErrorAccessDenied" && message.contains("RAOP") {
         return &ACCESS_POLICY;
     }
-    if code == "BadRequest" && answer.message.contains("maximum request length") {
+    if code == "BadRequest" && message.contains("maximum request length") {
         return &TOO_LARGE_FOR_REQUEST;
     }
-    if code == "ApplicationThrottled" || code == "TooManyRequests" || answer.status == 429 && !is_quota(code)
-    {
-        return &THROTTLED;
+    if code == "ErrorSendAsDenied" && own_sender {
+        return &SEND_AS_SELF;
     }
-    TABLE
-        .iter()
-        .find(|entry| entry.code.eq_ignore_ascii_case(code))
-        .unwrap_or(match answer.status {
-            500..=599 => &UNKNOWN_TROUBLE,
-            401 => &TOKEN_REFUSED,
-            _ => &UNKNOWN_REFUSAL,
-        })
+    let known = TABLE.iter().find(|entry| entry.code.eq_ignore_ascii_case(code));
+    let telling = known.filter(|entry| !GENERIC.contains(&entry.code));
+    match (telling, status) {
+        (Some(entry), _) => entry,
+        (None, 200..=299 | 408 | 502 | 504) => &NO_ANSWER,
+        (None, 429) => &THROTTLED,
+        (None, 401) => &TOKEN_REFUSED,
+        (None, 500..=599) => known.unwrap_or(&UNKNOWN_TROUBLE),
+        (None, 400 | 413 | 422) => &UNKNOWN_REFUSAL,
+        (None, _) => &UNKNOWN_HINDRANCE,
+    }
 }
 
-fn is_quota(code: &str) -> bool {
-    ["ErrorSubmissionQuotaExceeded", "ErrorExceededMessageLimit"].contains(&code)
-}
+/// Codes that say no more than the HTTP status does.
+const GENERIC: [&str; 3] = ["generalException", "serviceNotAvailable", "UnknownError"];
 
 fn by_status(status: u16) -> &'static Entry {
     match status {
@@ -155,7 +165,7 @@ const UNKNOWN_TROUBLE: Entry = entry(
     "nothing is to be done: delivery goes on by itself",
 );
 const UNKNOWN_REFUSAL: Entry = entry(
-    "unknown 4xx",
+    "unknown 400",
     Failed,
     Message,
     (5, 0),
@@ -163,8 +173,26 @@ const UNKNOWN_REFUSAL: Entry = entry(
     "the diagnostic text is Microsoft's own",
 );
 
+const UNKNOWN_HINDRANCE: Entry = entry(
+    "unknown 4xx but 400",
+    Held,
+    Mailbox,
+    (7, 0),
+    "Microsoft Graph does not let this application use the mailbox, for a reason that is not known here",
+    "the diagnostic text is Microsoft's own; check the permissions of the application and the mailbox",
+);
+const SEND_AS_SELF: Entry = entry(
+    "ErrorSendAsDenied",
+    Held,
+    Mailbox,
+    (7, 60),
+    "Microsoft 365 does not let the mailbox send with its own address",
+    "check that `mailbox` is the mailbox's primary address; new permissions take up to two hours to work",
+);
+
 const TABLE: &[Entry] = &[
     TOKEN_REFUSED,
+    THROTTLED,
     entry(
         "ErrorAccessDenied",
         Held,
@@ -458,7 +486,7 @@ mod tests {
         graph(GraphAnswer {
             status,
             code,
-            message: "",
+            ..GraphAnswer::default()
         })
         .class
     }
@@ -470,6 +498,7 @@ mod tests {
         assert_eq!(class(429, Some("ErrorSubmissionQuotaExceeded")), Held);
         assert_eq!(class(429, Some("AnythingElse")), Deferred);
         assert_eq!(class(503, Some("SomethingNew")), Deferred);
+        assert_eq!(class(503, Some("serviceNotAvailable")), Deferred);
     }
 
     #[test]
@@ -480,6 +509,54 @@ mod tests {
         assert_eq!(class(403, None), Held);
         assert_eq!(class(502, None), Uncertain);
         assert_eq!(class(200, None), Uncertain);
+    }
+
+    #[test]
+    fn an_unknown_code_costs_no_mail_unless_the_request_itself_is_bad() {
+        for status in 100..600 {
+            let failed = class(status, Some("SomethingNew")) == Failed;
+            assert_eq!(failed, [400, 413, 422].contains(&status), "{status}");
+        }
+        for (status, code) in [
+            (403, "Authorization_RequestDenied"),
+            (404, "ErrorMailboxGone"),
+            (403, "Forbidden"),
+        ] {
+            assert_eq!(class(status, Some(code)), Held, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn time_outs_and_strange_successes_are_uncertain_unless_the_code_tells_more() {
+        for (status, code) in [
+            (504, "UnknownError"),
+            (502, "generalException"),
+            (408, "RequestTimeout"),
+            (200, "SomethingNew"),
+            (504, "GatewayTimeout"),
+        ] {
+            assert_eq!(class(status, Some(code)), Uncertain, "{status} {code}");
+        }
+        assert_eq!(class(504, Some("ErrorMailboxStoreUnavailable")), Deferred);
+    }
+
+    #[test]
+    fn send_as_denied_for_the_mailbox_itself_is_no_fault_of_the_message() {
+        let denied = GraphAnswer {
+            status: 403,
+            code: Some("ErrorSendAsDenied"),
+            message: "",
+            own_sender: false,
+        };
+        assert_eq!(graph(denied).class, Failed);
+        assert_eq!(
+            graph(GraphAnswer {
+                own_sender: true,
+                ..denied
+            })
+            .class,
+            Held
+        );
     }
 
     #[test]

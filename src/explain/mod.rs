@@ -1,4 +1,4 @@
-//! Floor 1: the catalogue of failures. What every code of the upstream means, how bad it is, and what to do.
+//! Floor 2: the catalogue of failures. What every code of the upstream means, how bad it is, and what to do.
 //!
 //! The tables here are the only place where a failure is classified. They are data: an entry is found by the
 //! upstream's own code, and says class, scope, enhanced status code, meaning and remedy.
@@ -64,6 +64,20 @@ impl Entry {
         }
     }
 
+    /// As [`Entry::disposition`], with a meaning that only the place knows.
+    #[must_use]
+    pub fn saying(&self, meaning: String, diagnostic: String) -> Disposition {
+        let mut disposition = self.disposition(diagnostic, None);
+        if let Disposition::Deferred(cause)
+        | Disposition::Held(cause)
+        | Disposition::Failed(cause)
+        | Disposition::Uncertain(cause) = &mut disposition
+        {
+            cause.public = meaning;
+        }
+        disposition
+    }
+
     /// Meaning and remedy in one line.
     #[must_use]
     pub fn text(&self) -> String {
@@ -118,6 +132,37 @@ pub mod local {
         status: EnhancedCode::new(4, 2),
         meaning: "the message was sent and no answer came, so it may have been delivered or not",
         remedy: "it is sent again after a while, at most twice; then it waits for a person",
+    };
+
+    /// Something answered a token request that is no identity provider.
+    pub const NOT_A_PROVIDER: Entry = Entry {
+        code: "not a token endpoint",
+        class: Class::Held,
+        scope: Scope::Account,
+        status: EnhancedCode::new(7, 8),
+        meaning: "somebody else than the identity provider answered the token request: a proxy, a firewall, or a \
+                  wrong address",
+        remedy: "check `endpoints.authority` and whatever inspects the network traffic of this machine",
+    };
+
+    /// The identity provider answered 429 or 5xx.
+    pub const PROVIDER_BUSY: Entry = Entry {
+        code: "provider busy",
+        class: Class::Deferred,
+        scope: Scope::Account,
+        status: EnhancedCode::new(4, 5),
+        meaning: "the identity provider is busy",
+        remedy: "nothing is to be done: delivery goes on by itself",
+    };
+
+    /// The message was taken, and a pause was asked for.
+    pub const PAUSE: Entry = Entry {
+        code: "pause",
+        class: Class::Deferred,
+        scope: Scope::Mailbox,
+        status: EnhancedCode::new(4, 5),
+        meaning: "the message was taken, and a pause was asked for before the next",
+        remedy: "",
     };
 
     /// The program ended in the middle of an attempt.

@@ -85,9 +85,11 @@ impl ClientCredentials {
             Err(RequestTokenError::Request(trouble)) => Err(trouble.into_disposition()),
             // The answer itself is not shown: if it was a token after all, it would be a secret.
             Err(RequestTokenError::Parse(error, _)) => {
-                Err(NOT_A_PROVIDER.disposition(error.to_string(), None))
+                Err(explain::local::NOT_A_PROVIDER.disposition(error.to_string(), None))
             }
-            Err(RequestTokenError::Other(text)) => Err(NOT_A_PROVIDER.disposition(text, None)),
+            Err(RequestTokenError::Other(text)) => {
+                Err(explain::local::NOT_A_PROVIDER.disposition(text, None))
+            }
         }
     }
 }
@@ -129,25 +131,6 @@ type EntraClient = oauth2::Client<
     EndpointNotSet,
     EndpointSet,
 >;
-
-const NOT_A_PROVIDER: explain::Entry = explain::Entry {
-    code: "not a token endpoint",
-    class: explain::Class::Held,
-    scope: crate::mail::Scope::Account,
-    status: crate::mail::EnhancedCode::new(7, 8),
-    meaning: "somebody else than the identity provider answered the token request: a proxy, a firewall, or a wrong \
-              address",
-    remedy: "check `endpoints.authority` and whatever inspects the network traffic of this machine",
-};
-
-const BUSY: explain::Entry = explain::Entry {
-    code: "provider busy",
-    class: explain::Class::Deferred,
-    scope: crate::mail::Scope::Account,
-    status: crate::mail::EnhancedCode::new(4, 5),
-    meaning: "the identity provider is busy",
-    remedy: "nothing is to be done: delivery goes on by itself",
-};
 
 /// An error answer of the token endpoint (RFC 6749 §5.2) with what Microsoft adds to it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -198,7 +181,9 @@ impl Trouble {
                 explain::local::UNTRUSTED.disposition(diagnostic, None)
             }
             Self::Http(_) => explain::local::UNREACHABLE.disposition(diagnostic, None),
-            Self::Busy { retry_after, .. } => BUSY.disposition(diagnostic, retry_after),
+            Self::Busy { retry_after, .. } => {
+                explain::local::PROVIDER_BUSY.disposition(diagnostic, retry_after)
+            }
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::client_credentials::ClientCredentials;
 use super::state::{AccessToken, Decision, TokenState};
-use crate::clock::Clock;
 use crate::mail::Disposition;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
 
 /// The tokens of one account for one resource. Cheap to clone; all clones share one token.
 #[derive(Clone, Debug)]
@@ -13,7 +13,6 @@ pub struct Tokens(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     grant: ClientCredentials,
-    clock: Clock,
     state: Mutex<TokenState>,
     /// Held by whoever is asking the provider.
     flight: tokio::sync::Mutex<()>,
@@ -22,11 +21,10 @@ struct Shared {
 impl Tokens {
     /// Tokens from this grant. Nothing is asked for yet.
     #[must_use]
-    pub fn new(grant: ClientCredentials, clock: Clock) -> Self {
+    pub fn new(grant: ClientCredentials) -> Self {
         let state = Mutex::new(TokenState::default());
         Self(Arc::new(Shared {
             grant,
-            clock,
             state,
             flight: tokio::sync::Mutex::new(()),
         }))
@@ -56,7 +54,7 @@ impl Tokens {
             Decision::RefreshAhead(_) | Decision::Fetch => {}
         }
         let answer = self.0.grant.request().await;
-        let now = self.0.clock.now();
+        let now = Instant::now();
         let mut state = self.state();
         match answer {
             Ok((token, lifetime)) => {
@@ -80,7 +78,7 @@ impl Tokens {
     }
 
     fn decide(&self) -> Decision {
-        let now = self.0.clock.now();
+        let now = Instant::now();
         self.state().decide(now)
     }
 

@@ -9,10 +9,10 @@
 //! ```
 
 use crate::mail::Disposition;
-use crate::mail::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A bearer token (RFC 6750). Its `Debug` shows nothing, and it is zeroed when the last copy is dropped.
 #[derive(Clone, Debug)]
@@ -47,11 +47,11 @@ pub(super) enum TokenState {
     /// A token, until it expires; from `refresh_at` on a new one is asked for.
     Active {
         token: AccessToken,
-        refresh_at: Timestamp,
-        expires: Timestamp,
+        refresh_at: Instant,
+        expires: Instant,
     },
     /// The provider refused, and is not asked again before `until`.
-    Failing { failure: Disposition, until: Timestamp },
+    Failing { failure: Disposition, until: Instant },
 }
 
 /// What to do when a token is wanted.
@@ -76,14 +76,21 @@ const AHEAD: Duration = Duration::from_secs(600);
 /// After a failed renewal ahead of time, the next try comes after so long.
 const RETRY_AHEAD: Duration = Duration::from_secs(30);
 
+/// No token is believed to live longer.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// For so long a refusal without Retry-After is remembered.
 const REMEMBER_REFUSAL: Duration = Duration::from_millis(900);
 
 impl TokenState {
-    pub(super) fn decide(&self, now: Timestamp) -> Decision {
+    pub(super) fn decide(&self, now: Instant) -> Decision {
         match self {
-            Self::Active { token, .. } if now < self.refresh_at() => Decision::Use(token.clone()),
-            Self::Active { token, expires, .. } if now.plus(MARGIN) < *expires => {
+            Self::Active {
+                token,
+                refresh_at,
+                expires,
+            } if now < (*refresh_at).min(*expires) => Decision::Use(token.clone()),
+            Self::Active { token, expires, .. } if now + MARGIN < *expires => {
                 Decision::RefreshAhead(token.clone())
             }
             Self::Failing { failure, until } if now < *until => Decision::Fail(failure.clone()),
@@ -92,7 +99,8 @@ impl TokenState {
     }
 
     /// The state after the provider issued `token` for `lifetime`. `jitter` in 0..1 spreads renewals.
-    pub(super) fn granted(token: AccessToken, lifetime: Duration, now: Timestamp, jitter: f64) -> Self {
+    pub(super) fn granted(token: AccessToken, lifetime: Duration, now: Instant, jitter: f64) -> Self {
+        let lifetime = lifetime.min(LONGEST);
         let spread = (lifetime / 12).mul_f64(jitter.clamp(0.0, 1.0));
         let ahead = if lifetime > AHEAD * 2 {
             AHEAD + spread
@@ -101,27 +109,27 @@ impl TokenState {
         };
         Self::Active {
             token,
-            refresh_at: now.plus(lifetime.saturating_sub(ahead)),
-            expires: now.plus(lifetime),
+            refresh_at: now + lifetime.saturating_sub(ahead),
+            expires: now + lifetime,
         }
     }
 
     /// The state after the provider refused or could not be reached. A token that still works stays.
-    pub(super) fn refused(self, failure: Disposition, now: Timestamp) -> Self {
+    pub(super) fn refused(self, failure: Disposition, now: Instant) -> Self {
         match self {
-            Self::Active { token, expires, .. } if now.plus(MARGIN) < expires => Self::Active {
+            Self::Active { token, expires, .. } if now + MARGIN < expires => Self::Active {
                 token,
-                refresh_at: now.plus(RETRY_AHEAD),
+                refresh_at: now + RETRY_AHEAD,
                 expires,
             },
             _ => {
                 let wait = failure
                     .cause()
                     .and_then(|cause| cause.retry_after)
-                    .unwrap_or(REMEMBER_REFUSAL);
+                    .map_or(REMEMBER_REFUSAL, |asked| asked.max(REMEMBER_REFUSAL));
                 Self::Failing {
                     failure,
-                    until: now.plus(wait),
+                    until: now + wait,
                 }
             }
         }
@@ -134,15 +142,6 @@ impl TokenState {
             state => state,
         }
     }
-
-    fn refresh_at(&self) -> Timestamp {
-        match self {
-            Self::Active {
-                refresh_at, expires, ..
-            } => (*refresh_at).min(*expires),
-            _ => Timestamp::from_millis(0),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -150,77 +149,89 @@ mod tests {
     use super::*;
     use crate::explain::local;
 
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
-
-    fn hour() -> (AccessToken, TokenState) {
-        let token = AccessToken::new("secret".to_owned());
-        (
-            token.clone(),
-            TokenState::granted(token, Duration::from_secs(3600), NOW, 0.0),
-        )
+    fn token() -> AccessToken {
+        AccessToken::new("s3cr3t".to_owned())
     }
 
-    fn after(minutes: u64) -> Timestamp {
-        NOW.plus(Duration::from_secs(minutes * 60))
+    fn hour(now: Instant) -> TokenState {
+        TokenState::granted(token(), Duration::from_secs(3600), now, 0.0)
+    }
+
+    /// A moment, and what is so many seconds after it.
+    fn time() -> (Instant, impl Fn(u64) -> Instant) {
+        let now = Instant::now();
+        (now, move |seconds| now + Duration::from_secs(seconds))
+    }
+
+    fn unreachable(retry_after: Option<u64>) -> Disposition {
+        local::UNREACHABLE.disposition("", retry_after.map(Duration::from_secs))
     }
 
     #[test]
     fn a_token_is_used_then_renewed_ahead_then_useless() {
-        let (_, state) = hour();
-        assert!(matches!(state.decide(after(49)), Decision::Use(_)));
-        assert!(matches!(state.decide(after(50)), Decision::RefreshAhead(_)));
-        assert!(matches!(state.decide(after(60)), Decision::Fetch));
-        assert!(matches!(TokenState::Empty.decide(NOW), Decision::Fetch));
+        let (now, after) = time();
+        let state = hour(now);
+        assert!(matches!(state.decide(after(2999)), Decision::Use(_)));
+        assert!(matches!(state.decide(after(3000)), Decision::RefreshAhead(_)));
+        assert!(matches!(state.decide(after(3600)), Decision::Fetch));
+        assert!(matches!(TokenState::Empty.decide(now), Decision::Fetch));
     }
 
     #[test]
     fn jitter_only_ever_renews_earlier_and_short_lives_are_halved() {
-        let token = AccessToken::new("secret".to_owned());
-        let early = TokenState::granted(token.clone(), Duration::from_secs(3600), NOW, 1.0);
-        assert_eq!(early.refresh_at(), after(45));
-        let short = TokenState::granted(token, Duration::from_secs(300), NOW, 0.5);
-        assert_eq!(short.refresh_at(), NOW.plus(Duration::from_secs(150)));
+        let (now, after) = time();
+        let early = TokenState::granted(token(), Duration::from_secs(3600), now, 1.0);
+        assert!(matches!(early.decide(after(2699)), Decision::Use(_)));
+        assert!(matches!(early.decide(after(2700)), Decision::RefreshAhead(_)));
+        let short = TokenState::granted(token(), Duration::from_secs(300), now, 0.5);
+        assert!(matches!(short.decide(after(149)), Decision::Use(_)));
+        assert!(matches!(short.decide(after(150)), Decision::RefreshAhead(_)));
+        assert!(matches!(
+            TokenState::granted(token(), Duration::MAX, now, 0.5),
+            TokenState::Active { .. }
+        ));
     }
 
     #[test]
     fn a_failed_renewal_keeps_a_working_token() {
-        let (_, state) = hour();
-        let state = state.refused(local::UNREACHABLE.disposition("", None), after(52));
-        assert!(matches!(state.decide(after(52)), Decision::Use(_)));
-        assert!(matches!(state.decide(after(53)), Decision::RefreshAhead(_)));
-        assert!(matches!(state.decide(after(60)), Decision::Fetch));
+        let (now, after) = time();
+        let state = hour(now).refused(unreachable(None), after(3100));
+        assert!(matches!(state.decide(after(3100)), Decision::Use(_)));
+        assert!(matches!(state.decide(after(3130)), Decision::RefreshAhead(_)));
+        assert!(matches!(state.decide(after(3600)), Decision::Fetch));
     }
 
     #[test]
     fn a_refusal_is_remembered_for_a_moment_or_as_long_as_asked() {
-        let state = TokenState::Empty.refused(local::UNREACHABLE.disposition("", None), NOW);
-        assert!(matches!(state.decide(NOW), Decision::Fail(_)));
-        assert!(matches!(
-            state.decide(NOW.plus(Duration::from_secs(1))),
-            Decision::Fetch
-        ));
-        let asked = local::UNREACHABLE.disposition("", Some(Duration::from_secs(60)));
-        let state = TokenState::Empty.refused(asked, NOW);
-        assert!(matches!(
-            state.decide(NOW.plus(Duration::from_secs(59))),
-            Decision::Fail(_)
-        ));
+        let (now, after) = time();
+        for (asked, remembered, forgotten) in [(None, 0, 1), (Some(0), 0, 1), (Some(60), 59, 60)] {
+            let state = TokenState::Empty.refused(unreachable(asked), now);
+            assert!(
+                matches!(state.decide(after(remembered)), Decision::Fail(_)),
+                "{asked:?}"
+            );
+            assert!(
+                matches!(state.decide(after(forgotten)), Decision::Fetch),
+                "{asked:?}"
+            );
+        }
     }
 
     #[test]
     fn a_token_that_the_api_refused_is_never_handed_out_again() {
-        let (token, state) = hour();
-        let other = AccessToken::new("secret".to_owned());
+        let now = Instant::now();
+        let issued = token();
+        let state = TokenState::granted(issued.clone(), Duration::from_secs(3600), now, 0.0);
         assert!(matches!(
-            state.clone().rejected(&other).decide(NOW),
+            state.clone().rejected(&token()).decide(now),
             Decision::Use(_)
         ));
-        assert!(matches!(state.rejected(&token).decide(NOW), Decision::Fetch));
+        assert!(matches!(state.rejected(&issued).decide(now), Decision::Fetch));
     }
 
     #[test]
     fn debug_shows_no_token() {
-        let (_, state) = hour();
-        assert!(!format!("{state:?}").contains("secret\""), "{state:?}");
+        let state = hour(Instant::now());
+        assert!(!format!("{state:?}").contains("s3cr3t"), "{state:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 2: decisions about a message. Pure functions; no I/O, no waiting, no clock.
+//! Floor 3: decisions about a message. Pure functions; no I/O, no waiting, no clock.
 
 mod recipients;
 

@@ -1,4 +1,4 @@
-//! Floor 5: a Microsoft 365 look-alike on this machine's loopback.
+//! Floor 6: a Microsoft 365 look-alike on this machine's loopback.
 //!
 //! It plays Entra's token endpoint and Graph's sendMail as strictly as their documentation and their published
 //! answers tell, keeps what it accepts in an inbox that is read over HTTP, and plays faults that are scripted.

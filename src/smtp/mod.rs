@@ -1,4 +1,4 @@
-//! Floor 4: the listener. Plain SMTP comes in here, and a 250 after the final dot means that the spool has it.
+//! Floor 5: the listener. Plain SMTP comes in here, and a 250 after the final dot means that the spool has it.
 //!
 //! | file | what it knows |
 //! |---|---|

@@ -30,6 +30,20 @@ pub enum BodyError {
     Damaged,
 }
 
+impl BodyError {
+    /// True if reading it again will not help: the file is gone or is not what was stored.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Damaged => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+            ),
+        }
+    }
+}
+
 /// The pieces of a body, one after the other, in bounded memory.
 #[derive(Debug)]
 pub struct Pieces {

@@ -29,7 +29,13 @@ impl Disk {
         }
         sync_dir(&root.join("body"))?;
         sync_dir(root)?;
-        if let Some(parent) = root.parent() {
+        // The spool's directory, and the state directory that may be as new.
+        for parent in root
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             sync_dir(parent)?;
         }
         Ok(disk)

@@ -169,23 +169,21 @@ impl Draft {
             ),
             Some(file) => (Stored::File, Some(self.seal(file, &message).await?)),
         };
-        // From here on the row may exist: the body file stays, whatever becomes of this future. Without a row it is
-        // swept at the next start.
+        // From here on the row may exist, and the body is the writer's: it stays, whatever becomes of this future,
+        // and goes if the writer refuses.
         if let Some(file) = &mut sealed {
             file.keep = true;
         }
+        self.shared.live.fetch_add(message.size, Ordering::Relaxed);
         let accepted = self
             .shared
             .writer
             .write(Write::Accept(Box::new(message.clone()), stored))
             .await;
         if let Err(error) = accepted {
-            if let Some(file) = &mut sealed {
-                file.keep = false;
-            }
+            self.shared.live.fetch_sub(message.size, Ordering::Relaxed);
             return Err(AcceptError::from(&error));
         }
-        self.shared.live.fetch_add(message.size, Ordering::Relaxed);
         self.shared.arrived.notify_one();
         Ok(message)
     }

@@ -1,4 +1,4 @@
-//! Floor 2: the messages on disk. What stands here after a 250 is never lost; what does not, was never promised.
+//! Floor 3: the messages on disk. What stands here after a 250 is never lost; what does not, was never promised.
 //!
 //! ```text
 //! <state_dir>/spool/
@@ -37,7 +37,7 @@ mod writer;
 pub use crate::db::record::{
     Fate, Message, Next, Origin, Part, PartId, PlannedPart, Progress, RecipientUpdate, Settlement,
 };
-pub use crate::db::{Agenda, Ending, Lane, Slots};
+pub use crate::db::{Agenda, Ending, Lane, Parts, Slots};
 pub use body::{Body, BodyError, Pieces};
 pub use intake::{AcceptError, Draft, Intake, Room};
 pub use open::{Spool, SpoolError, SpoolSettings, Swept};

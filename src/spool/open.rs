@@ -9,7 +9,7 @@ use crate::db::{OpenError, QueueReader, QueueWriter};
 use crate::mail::QueueId;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, Semaphore};
@@ -46,6 +46,8 @@ pub struct Swept {
     pub set_aside: usize,
     /// Where a damaged database was moved to, if that happened.
     pub damaged: Option<PathBuf>,
+    /// The database is another one than this spool had before: it was removed or replaced, with the mail in it.
+    pub replaced: bool,
 }
 
 /// Why a spool cannot be opened.
@@ -74,9 +76,6 @@ pub enum SpoolError {
         /// What is wrong.
         error: OpenError,
     },
-    /// A reading connection.
-    #[error("the spool cannot be read: {0}")]
-    Reader(#[from] crate::db::DbError),
 }
 
 impl Spool {
@@ -97,12 +96,30 @@ impl Spool {
             TryLockError::WouldBlock => SpoolError::Locked(directory.clone()),
             TryLockError::Error(error) => io_error(error),
         })?;
-        let (db, vouches, damaged) = open_database(&disk, directory, clock)?;
-        let reader = QueueReader::open(&disk.database())?;
-        let mut swept = sweep::sweep(&disk, &reader, vouches)?;
-        swept.damaged = damaged;
-        let (bytes, messages) = reader.totals()?;
-        swept.messages = messages;
+        let known = disk.read_id().map_err(io_error)?;
+        let db_error = |error| SpoolError::Db {
+            directory: directory.clone(),
+            error,
+        };
+        let opened = match Opened::open(&disk, known, clock) {
+            Err(OpenError::Damaged(error)) => {
+                tracing::error!(%error, "queue.db is damaged and is set aside; the bridge starts with an empty queue");
+                let aside = set_database_aside(&disk).map_err(io_error)?;
+                let mut opened = Opened::open(&disk, known, clock).map_err(db_error)?;
+                opened.swept.damaged = Some(aside);
+                opened
+            }
+            opened => opened.map_err(db_error)?,
+        };
+        let Opened {
+            db,
+            reader,
+            swept,
+            bytes,
+        } = opened;
+        if known != Some(db.spool_id()) {
+            disk.write_id(db.spool_id()).map_err(io_error)?;
+        }
         if let Err(error) = disk.fill_reserve() {
             tracing::warn!(%error, "the spool has no reserve of disk space");
         }
@@ -173,48 +190,55 @@ impl Spool {
     }
 }
 
-/// The database, whether it vouches for the body files (it was opened whole and belongs to this spool), and where
-/// a damaged one went.
-fn open_database(
-    disk: &Disk,
-    directory: &Path,
-    clock: Clock,
-) -> Result<(QueueWriter, bool, Option<PathBuf>), SpoolError> {
-    let io_error = |error| SpoolError::Io {
-        directory: directory.to_owned(),
-        error,
-    };
-    let db_error = |error| SpoolError::Db {
-        directory: directory.to_owned(),
-        error,
-    };
-    let known = disk.read_id().map_err(io_error)?;
-    let fresh = *QueueId::new(clock.now()).as_bytes();
-    let path = disk.database();
-    let (db, damaged) = match QueueWriter::open(&path, fresh) {
-        Ok(db) => (db, None),
-        Err(OpenError::Damaged(error)) => {
-            tracing::error!(%error, "queue.db is damaged and is set aside; the bridge starts with an empty queue");
-            let aside = set_database_aside(disk, &path).map_err(io_error)?;
-            (QueueWriter::open(&path, fresh).map_err(db_error)?, Some(aside))
-        }
-        Err(error) => return Err(db_error(error)),
-    };
-    let vouches = damaged.is_none() && known.is_none_or(|id| id == db.spool_id());
-    if known != Some(db.spool_id()) {
-        disk.write_id(db.spool_id()).map_err(io_error)?;
-    }
-    Ok((db, vouches, damaged))
+/// A database that was opened, read through and used for the sweep.
+struct Opened {
+    db: QueueWriter,
+    reader: QueueReader,
+    swept: Swept,
+    bytes: u64,
 }
 
-fn set_database_aside(disk: &Disk, path: &Path) -> io::Result<PathBuf> {
+impl Opened {
+    /// Damage anywhere in what a start has to read is found here, and is [`OpenError::Damaged`].
+    fn open(disk: &Disk, known: Option<[u8; 16]>, clock: Clock) -> Result<Self, OpenError> {
+        let path = disk.database();
+        if !path.exists() {
+            // Left over from a database that was moved away; a new one must not be built from them.
+            set_side_files_aside(disk).map_err(OpenError::Files)?;
+        }
+        let db = QueueWriter::open(&path, *QueueId::new(clock.now()).as_bytes())?;
+        let reader = QueueReader::open(&path)?;
+        // Only the database that this spool had before knows which bodies are owed.
+        let vouches = known == Some(db.spool_id());
+        let (bytes, messages) = reader.totals()?;
+        let mut swept = sweep::sweep(disk, &reader, vouches)?;
+        swept.messages = messages;
+        swept.replaced = known.is_some() && !vouches;
+        Ok(Self {
+            db,
+            reader,
+            swept,
+            bytes,
+        })
+    }
+}
+
+/// Moves the database to `corrupt/`, then what belongs to it. After a kill in between, the rest is moved at the next
+/// start.
+fn set_database_aside(disk: &Disk) -> io::Result<PathBuf> {
+    let aside = disk.set_aside(&disk.database())?;
+    set_side_files_aside(disk)?;
+    Ok(aside)
+}
+
+fn set_side_files_aside(disk: &Disk) -> io::Result<()> {
     for suffix in ["-wal", "-shm"] {
-        let mut side = path.as_os_str().to_owned();
+        let mut side = disk.database().into_os_string();
         side.push(suffix);
         let side = PathBuf::from(side);
         if side.exists() {
             disk.set_aside(&side)?;
         }
     }
-    disk.set_aside(path)
+    Ok(())
 }

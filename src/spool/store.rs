@@ -1,10 +1,10 @@
 //! The queue runner's half of the spool.
 
-use super::body::Body;
+use super::body::{Body, BodyError};
 use super::disk::Disk;
 use super::writer::{Write, WriteError, WriterHandle, Written};
-use crate::db::record::{Message, Part, PartId, PlannedPart, Settlement, Stored};
-use crate::db::{Agenda, DbError, Ending, Lane, QueueReader, Slots};
+use crate::db::record::{Message, PartId, PlannedPart, Settlement, Stored};
+use crate::db::{Agenda, DbError, Ending, Lane, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,9 +30,31 @@ pub enum StoreError {
     /// The message is not in the queue any more.
     #[error("message {0} is not in the queue")]
     Unknown(QueueId),
+    /// The body cannot be read at the moment.
+    #[error("{0}")]
+    Body(Arc<BodyError>),
     /// The program is ending.
     #[error("the spool is closing")]
     Closing,
+}
+
+impl StoreError {
+    /// True if asking again will not help: the record is damaged or gone.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Db(error) => matches!(**error, DbError::Row { .. }),
+            Self::Unknown(_) => true,
+            Self::Body(error) => error.is_lasting(),
+            Self::Closing => false,
+        }
+    }
+}
+
+impl From<BodyError> for StoreError {
+    fn from(error: BodyError) -> Self {
+        Self::Body(Arc::new(error))
+    }
 }
 
 impl Store {
@@ -65,7 +87,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn interrupted(&self) -> Result<Vec<Part>, StoreError> {
+    pub async fn interrupted(&self) -> Result<Parts, StoreError> {
         self.read(QueueReader::interrupted).await
     }
 
@@ -109,6 +131,25 @@ impl Store {
     /// [`StoreError`]
     pub async fn mark(&self, part: PartId, at: Timestamp) -> Result<(), StoreError> {
         self.writer.write(Write::Mark(part, at)).await?;
+        Ok(())
+    }
+
+    /// Puts a part aside for a person: it is not tried again by itself.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn hold(&self, part: PartId) -> Result<(), StoreError> {
+        self.writer.write(Write::Hold(part)).await?;
+        Ok(())
+    }
+
+    /// Makes everything due now that is due only after `horizon`, which no wait can reach: the clock was wrong when
+    /// it was written.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn rein_in(&self, now: Timestamp, horizon: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Write::ReinIn(now, horizon)).await?;
         Ok(())
     }
 

@@ -244,7 +244,7 @@ async fn an_attempt_that_was_cut_off_is_known_at_the_next_start() {
     );
     close(spool);
     let spool = open(dir.path());
-    let interrupted = spool.store().interrupted().await.unwrap();
+    let interrupted = spool.store().interrupted().await.unwrap().whole;
     assert_eq!(interrupted.iter().map(|part| part.id).collect::<Vec<_>>(), [part]);
     let later = NOW.plus(std::time::Duration::from_secs(9));
     spool
@@ -378,4 +378,96 @@ async fn futures<F: Future<Output = T> + Send + 'static, T: Send + 'static>(
         set.spawn(make(n));
     }
     set.join_all().await
+}
+
+#[tokio::test]
+async fn bodies_are_kept_if_the_database_and_the_id_are_gone() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(dir.path());
+    accept(&spool, &text(200_000), 1).await;
+    close(spool);
+    for name in ["queue.db", "queue.db-wal", "queue.db-shm", "id"] {
+        let _ = std::fs::remove_file(dir.path().join(name));
+    }
+    let spool = open(dir.path());
+    assert_eq!((spool.swept().removed, spool.swept().set_aside), (0, 2));
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_of_the_database_does_not_stop_the_start() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(dir.path());
+    for _ in 0..300 {
+        accept(&spool, &text(300), 3).await;
+    }
+    close(spool);
+    let path = dir.path().join("queue.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3 * 4096..].fill(0x5a);
+    std::fs::write(&path, &bytes).unwrap();
+    let spool = open(dir.path());
+    assert!(spool.swept().damaged.is_some());
+    accept(&spool, &text(10), 1).await;
+}
+
+#[tokio::test]
+async fn one_damaged_record_does_not_stop_the_others() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(dir.path());
+    let bad = accept(&spool, &text(10), 1).await.id;
+    let good = accept(&spool, &text(10), 1).await.id;
+    for id in [bad, good] {
+        plan(&spool, id, 1).await;
+    }
+    close(spool);
+    crate::db::damage_recipients(&dir.path().join("queue.db"), bad);
+    let spool = open(dir.path());
+    let agenda = spool.store().agenda(NOW, 10, everything).await.unwrap();
+    assert_eq!(
+        agenda.due.iter().map(|part| part.id.message).collect::<Vec<_>>(),
+        [good]
+    );
+    let (part, _) = agenda.damaged[0].clone();
+    assert_eq!(part.message, bad);
+    spool.store().hold(part).await.unwrap();
+    assert!(
+        spool
+            .store()
+            .agenda(NOW, 10, everything)
+            .await
+            .unwrap()
+            .damaged
+            .is_empty()
+    );
+    assert!(spool.store().message(bad).await.unwrap_err().is_lasting());
+}
+
+#[tokio::test]
+async fn what_was_due_by_a_wrong_clock_is_due_now() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(dir.path());
+    let id = accept(&spool, &text(10), 1).await.id;
+    let part = plan(&spool, id, 1).await;
+    let day = std::time::Duration::from_secs(86_400);
+    let (soon, never) = (NOW.plus(day / 2), NOW.plus(day * 1000));
+    spool
+        .store()
+        .settle(settlement(part, Next::Due(never), &[Fate::Waiting]))
+        .await
+        .unwrap();
+    spool.store().rein_in(NOW, NOW.plus(day)).await.unwrap();
+    assert_eq!(
+        spool.store().agenda(NOW, 10, everything).await.unwrap().due.len(),
+        1
+    );
+    spool
+        .store()
+        .settle(settlement(part, Next::Due(soon), &[Fate::Waiting]))
+        .await
+        .unwrap();
+    spool.store().rein_in(NOW, NOW.plus(day)).await.unwrap();
+    assert_eq!(
+        spool.store().agenda(NOW, 10, everything).await.unwrap().next_due,
+        Some(soon)
+    );
 }

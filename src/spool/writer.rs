@@ -25,6 +25,8 @@ pub(super) enum Write {
     Plan(QueueId, Vec<PlannedPart>, Timestamp),
     Mark(PartId, Timestamp),
     Settle(Settlement),
+    Hold(PartId),
+    ReinIn(Timestamp, Timestamp),
 }
 
 /// What came of it.
@@ -55,6 +57,7 @@ const REOPEN: Duration = Duration::from_secs(1);
 pub(super) fn start(db: QueueWriter, disk: Disk) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (requests, inbox) = channel();
     let writer = Writer {
+        spool_id: db.spool_id(),
         state: State::Open(db),
         disk,
         inbox,
@@ -79,14 +82,12 @@ impl WriterHandle {
 }
 
 fn gone() -> WriteError {
-    Arc::new(DbError::Row {
-        id: "any".to_owned(),
-        what: "the writer thread has ended".to_owned(),
-    })
+    Arc::new(DbError::Unavailable("its thread has ended".to_owned()))
 }
 
 struct Writer {
     state: State,
+    spool_id: [u8; 16],
     disk: Disk,
     inbox: Receiver<(Write, Answer)>,
 }
@@ -128,19 +129,22 @@ impl Writer {
     }
 
     fn serve(&mut self, group: Vec<(Write, Answer)>) {
-        let db = match &mut self.state {
-            State::Open(db) => db,
+        let results = match &mut self.state {
+            State::Open(db) => commit_group(db, &group),
             State::Broken { error, .. } => {
-                for (_, answer) in group {
-                    let _ = answer.send(Err(error.clone()));
-                }
-                return;
+                let error = error.clone();
+                return group
+                    .into_iter()
+                    .for_each(|(write, answer)| self.refuse(&write, answer, error.clone()));
             }
         };
-        match commit_group(db, &group) {
+        match results {
             Ok(results) => {
-                for ((_, answer), result) in group.into_iter().zip(results) {
-                    let _ = answer.send(result.map_err(Arc::new));
+                for ((write, answer), result) in group.into_iter().zip(results) {
+                    match result {
+                        Ok(written) => drop(answer.send(Ok(written))),
+                        Err(error) => self.refuse(&write, answer, Arc::new(error)),
+                    }
                 }
             }
             Err(error) => {
@@ -151,9 +155,8 @@ impl Writer {
                 }
                 let error = Arc::new(error);
                 tracing::error!(%error, "the queue could not be written; clients are told to try again later");
-                let ghosts = Ghosts::of(&group);
                 self.state = State::Broken {
-                    ghosts,
+                    ghosts: Ghosts::of(&group),
                     error: error.clone(),
                 };
                 for (_, answer) in group {
@@ -163,17 +166,21 @@ impl Writer {
         }
     }
 
+    /// Answers a request that certainly left nothing in the database: a body that came with it is not owed.
+    fn refuse(&self, write: &Write, answer: Answer, error: WriteError) {
+        if let Write::Accept(message, Stored::File) = write {
+            remove_body(&self.disk, message.id);
+        }
+        let _ = answer.send(Err(error));
+    }
+
     /// Opens the database again and exorcises the ghosts; if that fails, everything stays as it is.
     fn reopen_if_broken(&mut self) {
         let State::Broken { ghosts, error } = &mut self.state else {
             return;
         };
         // A new database must not appear here: its messages would be missing.
-        let reopened = if self.disk.database().exists() {
-            QueueWriter::open(&self.disk.database(), [0; 16]).map_err(|e| e.to_string())
-        } else {
-            Err("queue.db has disappeared".to_owned())
-        };
+        let reopened = QueueWriter::reopen(&self.disk.database(), self.spool_id).map_err(|e| e.to_string());
         let cleaned = reopened.and_then(|mut db| {
             ghosts.exorcise(&mut db).map_err(|e| e.to_string())?;
             Ok(db)
@@ -181,16 +188,20 @@ impl Writer {
         match cleaned {
             Ok(db) => {
                 tracing::info!("the queue can be written again");
+                ghosts.accepted.iter().for_each(|id| remove_body(&self.disk, *id));
                 self.state = State::Open(db);
             }
             Err(reason) => {
                 tracing::debug!(reason, "the queue still cannot be written");
-                *error = Arc::new(DbError::Row {
-                    id: "any".to_owned(),
-                    what: reason,
-                });
+                *error = Arc::new(DbError::Unavailable(reason));
             }
         }
+    }
+}
+
+fn remove_body(disk: &Disk, id: QueueId) {
+    if let Err(error) = disk.remove_body(id) {
+        tracing::warn!(%id, %error, "a body that is not owed could not be removed; the next start sweeps it");
     }
 }
 
@@ -217,6 +228,8 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
         Write::Accept(message, stored) => db.insert(message, stored)?,
         Write::Plan(id, parts, due) => db.plan(*id, parts, *due)?,
         Write::Mark(part, at) => db.mark(*part, *at)?,
+        Write::Hold(part) => db.hold(*part)?,
+        Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
         Write::Settle(settlement) => return Ok(Written::Settled(db.settle(settlement)?)),
     }
     Ok(Written::Done)
@@ -229,8 +242,8 @@ impl Ghosts {
             match write {
                 Write::Accept(message, _) => ghosts.accepted.push(message.id),
                 Write::Mark(part, _) => ghosts.marked.push(*part),
-                // Both may be carried out again, with the same result.
-                Write::Plan(..) | Write::Settle(_) => {}
+                // These may be carried out again, with the same result.
+                Write::Plan(..) | Write::Settle(_) | Write::Hold(_) | Write::ReinIn(..) => {}
             }
         }
         ghosts
@@ -241,5 +254,102 @@ impl Ghosts {
         db.remove(&self.accepted)?;
         db.unmark(&self.marked)?;
         db.commit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::QueueReader;
+    use crate::db::record::Origin;
+    use crate::mail::{BodyType, Envelope, ReversePath};
+    use bytes::Bytes;
+
+    fn message(stored: &Stored) -> Message {
+        let recipient = "bob@y.example".parse().unwrap();
+        let size = if let Stored::Inline(bytes) = stored {
+            bytes.len() as u64
+        } else {
+            0
+        };
+        Message {
+            id: QueueId::new(Timestamp::from_millis(1_800_000_000_000)),
+            arrived: Timestamp::from_millis(1_800_000_000_000),
+            envelope: Envelope::new(ReversePath::Null, [recipient], BodyType::SevenBit).unwrap(),
+            origin: Origin {
+                client: "127.0.0.1".parse().unwrap(),
+                greeting: "test".to_owned(),
+                esmtp: true,
+                listener: "local".to_owned(),
+            },
+            size,
+            checksum: 0,
+        }
+    }
+
+    /// A full disk in the middle of a group: everybody in it is refused, nothing of it is there afterwards, markers
+    /// included, and after a while the queue can be written again.
+    #[tokio::test]
+    async fn a_group_that_fails_leaves_no_ghost() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let disk = Disk::prepare(dir.path()).unwrap();
+        let mut db = QueueWriter::open(&disk.database(), [7; 16]).unwrap();
+        let waiting = message(&Stored::File);
+        let part = PartId {
+            message: waiting.id,
+            number: 0,
+        };
+        let plan = PlannedPart {
+            account: "office".to_owned(),
+            mailbox: "a@x.example".parse().unwrap(),
+            changes: String::new(),
+            recipients: vec![0],
+        };
+        db.begin().unwrap();
+        db.insert(&waiting, &Stored::File).unwrap();
+        db.plan(waiting.id, &[plan], waiting.arrived).unwrap();
+        db.commit().unwrap();
+        db.limit_pages(64).unwrap();
+        let stored = Stored::Inline(Bytes::from(vec![b'x'; 60_000]));
+        let in_file = message(&Stored::File);
+        drop(disk.create_body(in_file.id).unwrap());
+        let (handle, _thread) = start(db, disk.clone()).unwrap();
+        let mut group = tokio::task::JoinSet::new();
+        let mut refused = Vec::new();
+        let mut writes = vec![
+            Write::Mark(part, waiting.arrived),
+            Write::Accept(Box::new(in_file.clone()), Stored::File),
+        ];
+        for _ in 0..20 {
+            let message = message(&stored);
+            refused.push(message.id);
+            writes.push(Write::Accept(Box::new(message), stored.clone()));
+        }
+        for write in writes {
+            let handle = handle.clone();
+            group.spawn(async move { handle.write(write).await.map(|_| ()) });
+        }
+        let outcomes = group.join_all().await;
+        let full = |outcome: &Result<(), WriteError>| outcome.as_ref().is_err_and(|error| error.is_full());
+        assert!(outcomes.iter().any(full), "{outcomes:?}");
+        let accepted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        // The next request finds the database reopened, without the limit, and cleaned.
+        let next = message(&stored);
+        let id = next.id;
+        handle
+            .write(Write::Accept(Box::new(next), stored.clone()))
+            .await
+            .unwrap();
+        let reader = QueueReader::open(&disk.database()).unwrap();
+        assert!(reader.contains(id).unwrap());
+        let marked = reader.interrupted().unwrap().whole.len();
+        let there = refused.iter().filter(|id| reader.contains(**id).unwrap()).count();
+        let file_there = reader.contains(in_file.id).unwrap();
+        assert_eq!(
+            there + usize::from(file_there) + marked,
+            accepted,
+            "what was acknowledged is there, and no more"
+        );
+        assert_eq!(disk.body_path(in_file.id).exists(), file_there);
     }
 }

@@ -154,12 +154,12 @@ impl Maillog {
     pub fn gate_closed(
         &self,
         account: &str,
-        mailbox: Option<&Address>,
+        mailbox: Option<&str>,
         cause: &Cause,
         broken: bool,
         probe: Duration,
     ) {
-        let mailbox = mailbox.map_or_else(|| "all".to_owned(), ToString::to_string);
+        let mailbox = mailbox.unwrap_or("all");
         let Cause {
             public, diagnostic, ..
         } = cause;
@@ -172,8 +172,8 @@ impl Maillog {
     }
 
     /// Mail of an account or mailbox flows again.
-    pub fn gate_opened(&self, account: &str, mailbox: Option<&Address>, closed_for: Duration) {
-        let mailbox = mailbox.map_or_else(|| "all".to_owned(), ToString::to_string);
+    pub fn gate_opened(&self, account: &str, mailbox: Option<&str>, closed_for: Duration) {
+        let mailbox = mailbox.unwrap_or("all");
         info!(target: "mail", account, mailbox, closed_for = %Seconds(closed_for), "account well: its mail flows again");
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 1: what the operator reads.
+//! Floor 2: what the operator reads.
 //!
 //! [`maillog`] holds every line that tells of a message's life; [`log`] decides how lines look and where they go.
 

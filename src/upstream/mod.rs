@@ -1,4 +1,4 @@
-//! Floor 3: the ways out.
+//! Floor 4: the ways out.
 
 pub mod graph;
 mod scripted;
@@ -41,6 +41,8 @@ pub struct Parcel {
     pub id: QueueId,
     /// The mailbox that sends.
     pub mailbox: Address,
+    /// The addresses in its From field.
+    pub from: Vec<Address>,
     /// Who gets it; the header already names exactly these.
     pub recipients: Vec<Address>,
     /// What replaces the first `skip` octets of the body: our Received field and the changed header.

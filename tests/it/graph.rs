@@ -4,9 +4,10 @@ use crate::support::{Cloud, accept, address, spool};
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
-use smtp_oauth_bridge::clock::Clock;
+use smtp_oauth_bridge::http::{Proxy, client};
 use smtp_oauth_bridge::mail::{Disposition, Scope};
 use smtp_oauth_bridge::oauth::{ClientCredentials, Tokens};
+use smtp_oauth_bridge::sandbox::Tenant;
 use smtp_oauth_bridge::upstream::{Graph, Parcel, Upstream};
 use tempfile::TempDir;
 
@@ -23,22 +24,10 @@ const SCOPE: &str = "https://graph.microsoft.com/.default";
 async fn office_with(body_octets: usize, secret: Option<&str>) -> Office {
     let dir = TempDir::new().unwrap();
     let cloud = Cloud::start(dir.path()).await;
-    let tenant = &cloud.tenant;
-    let secret = secret.unwrap_or(tenant.client_secret.expose_secret()).to_owned();
-    let grant = ClientCredentials::new(
-        cloud.http.clone(),
-        &cloud.sandbox.authority_url(),
-        &tenant.id,
-        &tenant.client_id,
-        SecretString::from(secret),
-        SCOPE.to_owned(),
-    )
-    .unwrap();
-    let graph = Graph::new(
-        cloud.http.clone(),
-        &cloud.sandbox.graph_url(),
-        Tokens::new(grant, Clock::machine()),
-    );
+    let secret = secret
+        .unwrap_or(cloud.tenant.client_secret.expose_secret())
+        .to_owned();
+    let graph = graph_of(&cloud, secret, &cloud.sandbox.graph_url());
     let mut stored = b"From: scanner@fabrikam.example\r\nTo: bob@y.example\r\nSubject: x\r\n\r\n".to_vec();
     let skip = stored.len() as u64;
     stored.extend((0..body_octets).map(|n| b"0123456789ABCDE\r\n"[n % 17]));
@@ -52,6 +41,7 @@ async fn office_with(body_octets: usize, secret: Option<&str>) -> Office {
     let parcel = Parcel {
         id,
         mailbox: address("scanner@fabrikam.example"),
+        from: vec![address("scanner@fabrikam.example")],
         recipients: vec![address("bob@y.example")],
         head: Bytes::copy_from_slice(&message[..message.len() - body_octets]),
         skip,
@@ -66,7 +56,28 @@ async fn office_with(body_octets: usize, secret: Option<&str>) -> Office {
     }
 }
 
+fn graph_of(cloud: &Cloud, secret: String, base: &str) -> Graph {
+    let Tenant { id, client_id, .. } = &cloud.tenant;
+    let authority = cloud.sandbox.authority_url();
+    let secret = SecretString::from(secret);
+    let grant = ClientCredentials::new(
+        cloud.http.clone(),
+        &authority,
+        id,
+        client_id,
+        secret,
+        SCOPE.to_owned(),
+    )
+    .unwrap();
+    Graph::new(cloud.http.clone(), base, Tokens::new(grant))
+}
+
 impl Office {
+    fn graph_at(&self, base: &str) -> Graph {
+        let secret = self.cloud.tenant.client_secret.expose_secret().to_owned();
+        graph_of(&self.cloud, secret, base)
+    }
+
     async fn deliver(&self) -> Disposition {
         if let Err(failure) = self.graph.prepare().await {
             return failure;
@@ -249,7 +260,7 @@ async fn an_answer_that_was_not_heard_is_uncertain_and_a_body_that_did_not_leave
 #[tokio::test]
 async fn nobody_there_defers_the_account_and_a_stranger_s_certificate_holds_it() {
     let office = office_with(10, None).await;
-    let untrusting = smtp_oauth_bridge::http::client(None);
+    let untrusting = client(None, Proxy::None);
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -269,9 +280,47 @@ async fn nobody_there_defers_the_account_and_a_stranger_s_certificate_holds_it()
         let secret = SecretString::from("x".to_owned());
         let grant =
             ClientCredentials::new(http.clone(), &authority, "t", "c", secret, SCOPE.to_owned()).unwrap();
-        let graph = Graph::new(http, &authority, Tokens::new(grant, Clock::machine()));
+        let graph = Graph::new(http, &authority, Tokens::new(grant));
         let failure = graph.prepare().await.unwrap_err();
         assert!(format!("{failure:?}").starts_with(expected), "{failure:?}");
         assert_eq!(failure.cause().unwrap().scope, Scope::Account);
     }
+}
+
+#[tokio::test]
+async fn a_lasting_401_does_not_ask_for_a_token_at_every_probe() {
+    let office = office_with(10, None).await;
+    office
+        .cloud
+        .fault(json!({ "where": "sendMail", "times": 10, "what": { "kind": "refuse_token" } }))
+        .await;
+    for _ in 0..5 {
+        assert!(matches!(office.deliver().await, Disposition::Held(_)));
+    }
+    assert_eq!(office.cloud.requests("/token").await, 6);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_was_sent_leaves_no_doubt() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let office = office_with(2_800_000, None).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let proxy = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut beginning = [0; 400];
+        stream.read_exact(&mut beginning).await.unwrap();
+        let page = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+        stream.write_all(page).await.unwrap();
+        // Kept open and unread, so that the rest of the body cannot leave.
+        stream
+    });
+    let graph = office.graph_at(&base);
+    let report = graph.deliver(&office.parcel).await;
+    assert!(
+        matches!(report.dispositions[0], Disposition::Deferred(_)),
+        "{:?}",
+        report.dispositions[0]
+    );
+    drop(proxy.await.unwrap());
 }

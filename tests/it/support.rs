@@ -1,6 +1,7 @@
 //! What the tests have in common: a spool in a temporary directory, a sandbox, and patience with a limit.
 
 use smtp_oauth_bridge::clock::Clock;
+use smtp_oauth_bridge::http::{Proxy, client};
 use smtp_oauth_bridge::mail::{Address, BodyType, Envelope, ReversePath};
 use smtp_oauth_bridge::sandbox::{Sandbox, Settings, Tenant};
 use smtp_oauth_bridge::spool::{Message, Origin, Spool, SpoolSettings};
@@ -81,7 +82,7 @@ impl Cloud {
         let sandbox = Sandbox::start(settings, Clock::machine(), stop.clone())
             .await
             .unwrap();
-        let http = smtp_oauth_bridge::http::client(Some(sandbox.ca_file())).unwrap();
+        let http = client(Some(sandbox.ca_file()), Proxy::None).unwrap();
         Self {
             sandbox,
             tenant,

@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 
 /// Reads an answer and classifies it. Only 202 is success.
-pub(super) async fn disposition(mut response: reqwest::Response) -> Disposition {
+pub(super) async fn disposition(mut response: reqwest::Response, own_sender: bool) -> Disposition {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
     let request_id = header(&response, "request-id");
@@ -27,7 +27,7 @@ pub(super) async fn disposition(mut response: reqwest::Response) -> Disposition 
             break;
         }
     }
-    classify(status.as_u16(), &request_id, &body).disposition(retry_after)
+    classify(status.as_u16(), &request_id, &body, own_sender).disposition(retry_after)
 }
 
 /// Graph's errors are short; of anything longer the beginning says enough.
@@ -44,7 +44,7 @@ impl Classified {
     }
 }
 
-fn classify(status: u16, request_id: &str, body: &[u8]) -> Classified {
+fn classify(status: u16, request_id: &str, body: &[u8], own_sender: bool) -> Classified {
     let error = serde_json::from_slice::<ErrorBody>(body)
         .map(|body| body.error)
         .ok();
@@ -52,11 +52,11 @@ fn classify(status: u16, request_id: &str, body: &[u8]) -> Classified {
         Some(error) => (Some(error.code.as_str()), error.message.as_str()),
         None => (None, ""),
     };
-    // The most specific code that the catalogue knows; the outermost is always there.
     let entry = explain::graph(GraphAnswer {
         status,
         code,
         message,
+        own_sender,
     });
     let diagnostic = match code {
         Some(code) => format!("{status} {code}: {} (request-id={request_id})", one_line(message)),

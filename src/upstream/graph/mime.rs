@@ -1,6 +1,8 @@
 //! The body of a MIME sendMail request: the outgoing message in base64, made while it is sent.
 
 use super::super::Parcel;
+use crate::explain::local;
+use crate::mail::Disposition;
 use crate::spool::{BodyError, Pieces};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +21,7 @@ pub(super) struct Departure(Arc<Progress>);
 #[derive(Debug, Default)]
 struct Progress {
     complete: AtomicBool,
-    damage: Mutex<Option<String>>,
+    damage: Mutex<Option<Disposition>>,
 }
 
 impl Departure {
@@ -28,8 +30,8 @@ impl Departure {
         self.0.complete.load(Ordering::Acquire)
     }
 
-    /// Why the stored message could not be read to its end, if that happened.
-    pub(super) fn damage(&self) -> Option<String> {
+    /// What becomes of the message if it could not be read to its end: it waits for a person if that will not pass.
+    pub(super) fn damage(&self) -> Option<Disposition> {
         self.0
             .damage
             .lock()
@@ -111,13 +113,18 @@ impl http_body::Body for MimeBody {
                 Some(Ok(Frame::data(piece)))
             }
             Some(Err(error)) => {
-                let text = Some(error.to_string());
+                let entry = if error.is_lasting() {
+                    &local::UNREADABLE
+                } else {
+                    &local::CUT
+                };
+                let damage = Some(entry.disposition(error.to_string(), None));
                 *self
                     .departure
                     .0
                     .damage
                     .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = text;
+                    .unwrap_or_else(PoisonError::into_inner) = damage;
                 Some(Err(error))
             }
             None => None,

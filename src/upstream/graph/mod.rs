@@ -29,8 +29,11 @@ pub struct Graph {
 /// 1,000,000 or 1,048,576 octets is not said. The rest is room for our Received field and a Bcc.
 pub const MAX_MIME_SIZE: u64 = 2_900_000;
 
-/// How long one request may take from its first octet to the answer's last.
-const TIMEOUT: Duration = Duration::from_secs(300);
+/// How long Graph may take for its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Octets a second that the slowest line must carry; base64 and four messages at once included.
+const SLOWEST: u64 = 2_000;
 
 impl Graph {
     /// Graph at `base` (such as `https://graph.microsoft.com`, without a slash at the end), with these tokens.
@@ -44,34 +47,42 @@ impl Graph {
     }
 
     async fn send_mail(&self, parcel: &Parcel) -> Disposition {
-        let mut fresh = false;
+        let mut second = false;
         loop {
             let token = match self.tokens.token().await {
                 Ok(token) => token,
                 Err(failure) => return failure,
             };
-            let answer = match self.request(parcel, &token).await {
+            let departure = Departure::default();
+            let response = match self.request(parcel, &token, &departure).await {
                 Ok(response) => response,
-                Err(disposition) => return disposition,
+                Err(error) => return unanswered(&error, &departure),
             };
-            if answer.status() == StatusCode::UNAUTHORIZED {
+            // A 401 means that nothing was taken: one fresh token, then it is configuration.
+            if response.status() == StatusCode::UNAUTHORIZED && !second {
                 self.tokens.rejected(&token);
-                // A 401 means that nothing was taken: one fresh token, then it is configuration.
-                if !fresh {
-                    fresh = true;
-                    continue;
-                }
+                second = true;
+                continue;
             }
-            return answer::disposition(answer).await;
+            let own_sender = parcel.from.iter().all(|from| from.key() == parcel.mailbox.key());
+            let disposition = answer::disposition(response, own_sender).await;
+            return match disposition {
+                // Answered before the whole message had left: nothing can have been taken.
+                Disposition::Uncertain(cause) if !departure.complete() => {
+                    local::CUT.disposition(cause.diagnostic, cause.retry_after)
+                }
+                disposition => disposition,
+            };
         }
     }
 
-    /// One request. `Err` is what became of the message if no answer was heard.
-    async fn request(&self, parcel: &Parcel, token: &AccessToken) -> Result<reqwest::Response, Disposition> {
-        let departure = Departure::default();
-        let body = MimeBody::new(parcel, departure.clone());
-        let sent = self
-            .http
+    async fn request(
+        &self,
+        parcel: &Parcel,
+        token: &AccessToken,
+        departure: &Departure,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        self.http
             .post(format!(
                 "{}/v1.0/users/{}/sendMail",
                 self.base,
@@ -80,11 +91,10 @@ impl Graph {
             .bearer_auth(token.expose())
             .header(reqwest::header::CONTENT_TYPE, "text/plain")
             .header("client-request-id", uuid::Uuid::now_v7().to_string())
-            .timeout(TIMEOUT)
-            .body(reqwest::Body::wrap(body))
+            .timeout(ANSWER_TIMEOUT + Duration::from_secs(parcel.size() / SLOWEST))
+            .body(reqwest::Body::wrap(MimeBody::new(parcel, departure.clone())))
             .send()
-            .await;
-        sent.map_err(|error| unanswered(&error, &departure))
+            .await
     }
 }
 
@@ -100,32 +110,19 @@ impl Upstream for Graph {
 
 /// What became of a message whose request was not answered.
 fn unanswered(error: &reqwest::Error, departure: &Departure) -> Disposition {
-    let diagnostic = http::chain(error);
     if let Some(damage) = departure.damage() {
-        return local::UNREADABLE.disposition(damage, None);
+        return damage;
     }
     let entry = if http::is_untrusted(error) {
         &local::UNTRUSTED
     } else if error.is_connect() || error.is_builder() {
         &local::UNREACHABLE
-    } else if departure.complete() && !refused_stream(error) {
+    } else if departure.complete() {
         &local::UNHEARD
     } else {
         &local::CUT
     };
-    entry.disposition(diagnostic, None)
-}
-
-/// True if the server says that it did not process the request (RFC 9113 §8.7).
-fn refused_stream(error: &reqwest::Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = next {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-        }
-        next = inner.source();
-    }
-    false
+    entry.disposition(http::chain(error), None)
 }
 
 /// An address as one segment of a path: everything but RFC 3986's unreserved characters and `@` is escaped.
