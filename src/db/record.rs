@@ -19,6 +19,10 @@ pub struct Origin {
     pub esmtp: bool,
     /// The listener that took it.
     pub listener: String,
+    /// True if the connection was encrypted.
+    pub tls: bool,
+    /// Who had logged in, if anybody had.
+    pub user: Option<String>,
 }
 
 /// Everything about a message but its body.

@@ -58,7 +58,7 @@ impl Planner {
     /// The body cannot be read.
     pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Vec<Planned>, BodyError> {
         let beginning = body.beginning(MAX_HEADER_BLOCK)?;
-        let recipients = message.envelope.recipients();
+        let recipients: Vec<Address> = message.envelope.addresses().cloned().collect();
         let everybody: Vec<usize> = (0..recipients.len()).collect();
         let block = match HeaderBlock::parse(&beginning, beginning.len() as u64 == body.size()) {
             Ok(block) => block,
@@ -70,7 +70,7 @@ impl Planner {
                 )]);
             }
         };
-        let misfit = match fit_header_to_envelope(&block, recipients) {
+        let misfit = match fit_header_to_envelope(&block, &recipients) {
             Ok(changes) => return Ok(vec![self.changed(&block, everybody, changes)]),
             Err(misfit) => misfit,
         };

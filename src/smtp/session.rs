@@ -291,6 +291,8 @@ impl Session {
             greeting: self.greeting.clone(),
             esmtp: self.esmtp,
             listener: self.settings.listener.clone(),
+            tls: false,
+            user: None,
         };
         Step {
             action: Action::ReadData(Box::new(Incoming { envelope, origin })),
@@ -466,6 +468,7 @@ mod tests {
             greeting,
             esmtp,
             listener,
+            ..
         } = incoming.origin;
         assert_eq!((client, esmtp), (IpAddr::from([192, 0, 2, 1]), true));
         assert_eq!((greeting.as_str(), listener.as_str()), ("scanner", "test"));

@@ -59,7 +59,8 @@ pub struct Client<'a> {
 impl Maillog {
     /// 250 was said.
     pub fn accepted(&self, id: QueueId, envelope: &Envelope, size: u64, client: Client<'_>, greeting: &str) {
-        let to = List(envelope.recipients());
+        let to: Vec<&Address> = envelope.addresses().collect();
+        let to = List(&to);
         let from = envelope.reverse_path();
         let Client { address, listener } = client;
         info!(target: "mail", %id, %from, %to, size, client = %address, greeting, listener, "accepted");

@@ -448,12 +448,7 @@ impl Shared {
                 continue;
             }
             let (message, body) = store.message(id).await.unwrap();
-            let to: Vec<String> = message
-                .envelope
-                .recipients()
-                .iter()
-                .map(|r| format!("<{r}>"))
-                .collect();
+            let to: Vec<String> = message.envelope.addresses().map(|r| format!("<{r}>")).collect();
             let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
             if message.envelope.body_type() == BodyType::EightBitMime {
                 head.push_str(" 8BITMIME");

@@ -26,44 +26,28 @@ pub struct Hop<'a> {
     pub recipient: Option<&'a Address>,
 }
 
-/// The `with` keyword of a Received field (RFC 3848).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HELO.
-    Smtp,
-    /// EHLO.
-    Esmtp,
-    /// EHLO after TLS.
-    Esmtps,
-    /// EHLO and AUTH.
-    Esmtpa,
-    /// EHLO after TLS, and AUTH.
-    Esmtpsa,
-}
-
-impl Protocol {
-    /// The keyword for a session. HELO has none for TLS or AUTH (RFC 3848 defines them for ESMTP only).
-    #[must_use]
-    pub const fn of(extended: bool, tls: bool, authenticated: bool) -> Self {
-        match (extended, tls, authenticated) {
-            (false, _, _) => Self::Smtp,
-            (true, false, false) => Self::Esmtp,
-            (true, true, false) => Self::Esmtps,
-            (true, false, true) => Self::Esmtpa,
-            (true, true, true) => Self::Esmtpsa,
-        }
-    }
+/// The `with` keyword of a Received field (RFC 3848, RFC 6531 §4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocol {
+    /// The client said EHLO.
+    pub extended: bool,
+    /// Over TLS.
+    pub tls: bool,
+    /// After AUTH.
+    pub authenticated: bool,
+    /// The message needs SMTPUTF8.
+    pub smtputf8: bool,
 }
 
 impl fmt::Display for Protocol {
+    /// HELO has no keyword for TLS, AUTH or SMTPUTF8: RFC 3848 and RFC 6531 define them for ESMTP only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Smtp => "SMTP",
-            Self::Esmtp => "ESMTP",
-            Self::Esmtps => "ESMTPS",
-            Self::Esmtpa => "ESMTPA",
-            Self::Esmtpsa => "ESMTPSA",
-        })
+        if !self.extended {
+            return f.write_str("SMTP");
+        }
+        f.write_str(if self.smtputf8 { "UTF8SMTP" } else { "ESMTP" })?;
+        f.write_str(if self.tls { "S" } else { "" })?;
+        f.write_str(if self.authenticated { "A" } else { "" })
     }
 }
 
@@ -113,7 +97,11 @@ mod tests {
             greeting,
             client: "192.0.2.7".parse().unwrap(),
             hostname: "bridge.example.lan",
-            protocol: Protocol::of(true, true, false),
+            protocol: Protocol {
+                extended: true,
+                tls: true,
+                ..Protocol::default()
+            },
             queue_id: "0193-ab",
             arrival: Timestamp::from_millis(1_795_250_820_123),
             recipient: None,
@@ -134,6 +122,30 @@ mod tests {
              \tfor <\"b b\"@x.example>;\r\n\tSat, 21 Nov 2026 08:47:00 +0000\r\n"
         );
         assert!(!received_field(&hop("printer")).contains("for"));
+    }
+
+    #[test]
+    fn the_protocol_has_a_keyword_for_every_session() {
+        for (bits, keyword) in [
+            ([false, true, true, true], "SMTP"),
+            ([true, false, false, false], "ESMTP"),
+            ([true, true, false, false], "ESMTPS"),
+            ([true, false, true, false], "ESMTPA"),
+            ([true, true, true, false], "ESMTPSA"),
+            ([true, false, false, true], "UTF8SMTP"),
+            ([true, true, false, true], "UTF8SMTPS"),
+            ([true, false, true, true], "UTF8SMTPA"),
+            ([true, true, true, true], "UTF8SMTPSA"),
+        ] {
+            let [extended, tls, authenticated, smtputf8] = bits;
+            let protocol = Protocol {
+                extended,
+                tls,
+                authenticated,
+                smtputf8,
+            };
+            assert_eq!(protocol.to_string(), keyword);
+        }
     }
 
     #[test]
