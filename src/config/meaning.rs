@@ -34,17 +34,56 @@ pub struct Config {
 pub struct Listener {
     /// Its name in logs: lower-case letters, digits and underscores.
     pub name: String,
-    /// The addresses it listens on; never empty.
-    pub bind: Vec<SocketAddr>,
+    /// Where it listens; never empty.
+    pub bind: Vec<Bind>,
+    /// The mode of its Unix sockets: who on this machine may connect.
+    pub unix_mode: u32,
     /// Who may connect; never empty.
     ///
     /// A socket bound to `[::]` sees IPv4 clients as `::ffff:a.b.c.d`: compare the canonical form
     /// ([`std::net::IpAddr::to_canonical`]).
     pub allow: Vec<IpNet>,
+    /// Who must announce the real client's address in a PROXY header, and is believed.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Encryption.
+    pub tls: TlsMode,
+    /// The certificate for it; without, one of our own making.
+    pub certificate: Option<CertificateFiles>,
     /// The largest message in octets, as announced by SIZE (RFC 1870).
     pub max_message_size: u64,
     /// How many connections may be open at once on all addresses of this listener.
     pub max_connections: usize,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// A TCP address and port.
+    Address(SocketAddr),
+    /// The sockets that systemd opened for us under this name.
+    Systemd(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Encryption between clients and a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// None.
+    Off,
+    /// After the command STARTTLS (RFC 3207).
+    StartTls,
+    /// From the first octet (RFC 8314 §3.3).
+    Implicit,
+}
+
+/// A certificate and its key, in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, followed by those of its authorities.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// A mailbox with the credentials and the transport that reach it.

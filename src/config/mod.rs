@@ -1,10 +1,12 @@
 //! Floor 1: the configuration. One direction, two shapes: the document as written becomes [`Config`], the
 //! meaning, in which invalid values do not exist.
 
+mod certificates;
 mod document;
 mod excerpt;
 mod field;
 mod key_path;
+mod listener;
 mod meaning;
 mod problem;
 mod reader;
@@ -15,8 +17,8 @@ mod tests;
 mod units;
 
 pub use meaning::{
-    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener, Log, LogFormat,
-    LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, Transport,
+    Account, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener,
+    Log, LogFormat, LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, TlsMode, Transport,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};

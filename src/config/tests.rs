@@ -104,7 +104,10 @@ fn the_smallest_file_means_the_defaults() {
     let loopback: Vec<SocketAddr> = ["127.0.0.1:2525", "[::1]:2525"]
         .map(|text| text.parse().unwrap())
         .to_vec();
-    assert_eq!((listener.name.as_str(), &listener.bind), ("local", &loopback));
+    let bind: Vec<Bind> = loopback.iter().copied().map(Bind::Address).collect();
+    assert_eq!((listener.name.as_str(), &listener.bind), ("local", &bind));
+    assert_eq!((listener.tls, listener.unix_mode), (TlsMode::Off, 0o666));
+    assert!(listener.certificate.is_none() && listener.proxy_protocol.is_empty());
     assert!(
         loopback
             .iter()
@@ -131,6 +134,20 @@ fn every_key_means_something() {
     assert_eq!(config.state_dir, Path::new("tests/config/good/state"));
     assert_eq!(config.listeners[1].allow[0].to_string(), "10.0.3.0/24");
     assert_eq!(config.listeners[1].allow[1].to_string(), "fd00::17/128");
+    let listener = &config.listeners[1];
+    assert_eq!(
+        listener.bind[2..],
+        [
+            Bind::Systemd("smtp".into()),
+            Bind::Unix("tests/config/good/smtp.sock".into())
+        ]
+    );
+    assert_eq!((listener.tls, listener.unix_mode), (TlsMode::StartTls, 0o660));
+    assert_eq!(listener.proxy_protocol[0].to_string(), "10.0.0.5/32");
+    let files = listener.certificate.as_ref().unwrap();
+    assert_eq!(files.certificate, Path::new("tests/config/good/ca.pem"));
+    assert_eq!(files.key, Path::new("tests/config/good/key.pem"));
+    assert_eq!(config.listeners[2].tls, TlsMode::Implicit);
     let account = &config.accounts[0];
     assert_eq!(account.tenant.as_str(), "66666666-7777-8888-9999-aaaaaaaaaaaa");
     assert_eq!(account.endpoints.authority.as_str(), "http://127.0.0.1:8080");
@@ -214,12 +231,8 @@ fn variables_override_the_file() {
     ]);
     let loaded = text(&file, &surroundings).unwrap();
     assert_eq!(loaded.config.hostname, "variable.example");
-    let ports: Vec<u16> = loaded.config.listeners[0]
-        .bind
-        .iter()
-        .map(SocketAddr::port)
-        .collect();
-    assert_eq!(ports, [1, 3, 4]);
+    let bind = ["127.0.0.1:1", "127.0.0.1:3", "127.0.0.1:4"].map(|text| Bind::Address(text.parse().unwrap()));
+    assert_eq!(loaded.config.listeners[0].bind, bind);
     assert_eq!(loaded.config.listeners[1].name, "added");
     assert_eq!(secret(&loaded).expose(), "Sm0~directly");
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use super::data::{DataReader, Decoded};
 use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
+use crate::mail::Peer;
 use crate::mail::Reply;
 use crate::spool::AcceptError;
 use crate::spool::Draft;
@@ -11,7 +12,6 @@ use crate::telemetry::maillog::Client;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -48,7 +48,7 @@ pub(super) struct Surroundings {
 /// Serves one client until it leaves, or is sent away.
 pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    client: IpAddr,
+    client: Peer,
     surroundings: Arc<Surroundings>,
 ) {
     let session = Session::new(surroundings.settings.clone(), client);
@@ -67,7 +67,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
 
 struct Connection<S> {
     stream: S,
-    client: IpAddr,
+    client: Peer,
     input: Input,
     output: Vec<u8>,
     session: Session,

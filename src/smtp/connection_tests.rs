@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::spool::{Slots, Spool, SpoolSettings};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -25,7 +26,11 @@ impl World {
             stream,
             writes: writes.clone(),
         };
-        let server = tokio::spawn(serve_client(stream, [192, 0, 2, 1].into(), surroundings(&spool)));
+        let server = tokio::spawn(serve_client(
+            stream,
+            Peer::from(IpAddr::from([192, 0, 2, 1])),
+            surroundings(&spool),
+        ));
         Self {
             client,
             server,
@@ -144,8 +149,15 @@ async fn a_burst_is_answered_in_one_write() {
 async fn an_endless_line_needs_bounded_memory() {
     let (spool, _directory) = spool();
     let (mut client, stream) = duplex(64 * 1024);
-    let session = Session::new(surroundings(&spool).settings.clone(), [192, 0, 2, 1].into());
-    let (input, output, client_address) = (Input::default(), Vec::new(), [192, 0, 2, 1].into());
+    let session = Session::new(
+        surroundings(&spool).settings.clone(),
+        Peer::from(IpAddr::from([192, 0, 2, 1])),
+    );
+    let (input, output, client_address) = (
+        Input::default(),
+        Vec::new(),
+        Peer::from(IpAddr::from([192, 0, 2, 1])),
+    );
     let surroundings = surroundings(&spool);
     let mut connection = Connection {
         stream,
@@ -170,7 +182,11 @@ async fn an_endless_line_needs_bounded_memory() {
 async fn an_idle_connection_costs_little() {
     let (spool, _directory) = spool();
     let (_client, stream) = duplex(1);
-    let idle = serve_client(stream, [192, 0, 2, 1].into(), surroundings(&spool));
+    let idle = serve_client(
+        stream,
+        Peer::from(IpAddr::from([192, 0, 2, 1])),
+        surroundings(&spool),
+    );
     assert!(size_of_val(&idle) < 2048, "{}", size_of_val(&idle));
 }
 

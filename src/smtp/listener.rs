@@ -2,7 +2,9 @@
 
 use super::connection::{Surroundings, serve_client};
 use super::session::SessionSettings;
+use crate::config::Bind;
 use crate::config::Listener;
+use crate::mail::Peer;
 use crate::mail::Reply;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
@@ -10,7 +12,7 @@ use crate::telemetry::maillog::Client;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -132,7 +134,14 @@ pub fn bind(listener: &Listener) -> Result<Vec<Bound>, BindError> {
             door: door.clone(),
         })
     };
-    listener.bind.iter().map(bound).collect()
+    listener
+        .bind
+        .iter()
+        .filter_map(|place| match place {
+            Bind::Address(address) => Some(bound(address)),
+            Bind::Systemd(_) | Bind::Unix(_) => None,
+        })
+        .collect()
 }
 
 /// Serves all clients of these sockets until `stop`, and returns when the last one is gone.
@@ -173,6 +182,15 @@ impl Bound {
     #[must_use]
     pub fn listener(&self) -> &str {
         &self.door.name
+    }
+}
+
+impl Door {
+    /// True for those who may connect. Whoever may use a Unix socket is its mode's business.
+    fn allows(&self, client: Peer) -> bool {
+        client
+            .address()
+            .is_none_or(|address| self.allow.iter().any(|network| network.contains(&address)))
     }
 }
 
@@ -223,7 +241,7 @@ async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
         };
         match accepted {
             Ok((stream, address)) => {
-                let client = address.ip().to_canonical();
+                let client = Peer::from(address.ip());
                 if let Some(stream) = admit(stream, client, &door, &surroundings, &mut log) {
                     clients.spawn(stream);
                 }
@@ -249,7 +267,7 @@ async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
 /// The task that serves `client`, or nothing if it was sent away.
 fn admit(
     stream: TcpStream,
-    client: IpAddr,
+    client: Peer,
     door: &Door,
     surroundings: &Arc<Surroundings>,
     log: &mut Seldom,
@@ -258,7 +276,7 @@ fn admit(
         address: client,
         listener: &door.name,
     };
-    if !door.allow.iter().any(|network| network.contains(&client)) {
+    if !door.allows(client) {
         let text = format!(
             "{client} may not send mail through this bridge: add it to `allow` of listener {} in the bridge's configuration",
             door.name
@@ -337,6 +355,7 @@ impl Seldom {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::config::TlsMode;
     use crate::spool::{Spool, SpoolSettings};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
@@ -344,8 +363,15 @@ mod tests {
     fn listener(bind: &[&str]) -> Listener {
         Listener {
             name: "test".into(),
-            bind: bind.iter().map(|address| address.parse().unwrap()).collect(),
+            bind: bind
+                .iter()
+                .map(|address| Bind::Address(address.parse().unwrap()))
+                .collect(),
+            unix_mode: 0o666,
             allow: vec!["127.0.0.0/8".parse().unwrap()],
+            proxy_protocol: Vec::new(),
+            tls: TlsMode::Off,
+            certificate: None,
             max_message_size: 1000,
             max_connections: 1,
         }

@@ -4,13 +4,13 @@ use super::command::{self, Command, CommandError, Ignored, Mail, PathError, Rcpt
 use crate::mail::Address;
 use crate::mail::BodyType;
 use crate::mail::Envelope;
+use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Reply;
 use crate::mail::ReversePath;
 use crate::spool::Origin;
 use crate::spool::Room;
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Recipients of one message; the 100 of RFC 5321 §4.5.3.1.10 are the least that a server must take.
@@ -37,7 +37,7 @@ pub struct SessionSettings {
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<SessionSettings>,
-    client: IpAddr,
+    client: Peer,
     greeting: String,
     esmtp: bool,
     transaction: Option<Box<Transaction>>,
@@ -101,7 +101,7 @@ struct Transaction {
 impl Session {
     /// A session with `client`, before the greeting.
     #[must_use]
-    pub fn new(settings: Arc<SessionSettings>, client: IpAddr) -> Self {
+    pub fn new(settings: Arc<SessionSettings>, client: Peer) -> Self {
         let greeting = String::new();
         Self {
             settings,
@@ -408,7 +408,7 @@ mod tests {
             listener: "test".into(),
             max_message_size: 1000,
         };
-        Session::new(Arc::new(settings), IpAddr::from([192, 0, 2, 1]))
+        Session::new(Arc::new(settings), "192.0.2.1".parse().unwrap())
     }
 
     fn code(session: &mut Session, line: &str) -> u16 {
@@ -470,7 +470,7 @@ mod tests {
             listener,
             ..
         } = incoming.origin;
-        assert_eq!((client, esmtp), (IpAddr::from([192, 0, 2, 1]), true));
+        assert_eq!((client, esmtp), ("192.0.2.1".parse().unwrap(), true));
         assert_eq!((greeting.as_str(), listener.as_str()), ("scanner", "test"));
     }
 

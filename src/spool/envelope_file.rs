@@ -10,6 +10,7 @@ use crate::mail::BodyType;
 use crate::mail::Envelope;
 use crate::mail::EnvelopeId;
 use crate::mail::OriginalRecipient;
+use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Recipient;
 use crate::mail::Ret;
@@ -126,7 +127,7 @@ struct Facts {
     smtputf8: bool,
     ret: Option<Ret>,
     envelope_id: Option<EnvelopeId>,
-    client: Option<std::net::IpAddr>,
+    client: Option<Peer>,
     esmtp: bool,
     tls: bool,
     user: Option<String>,
@@ -245,14 +246,14 @@ mod tests {
         );
         let user = prop::option::of("[^\r\n]{0,10}");
         let origin = (
-            any::<std::net::IpAddr>(),
+            prop::option::of(any::<std::net::IpAddr>()),
             "[^\r\n]{0,20}",
             "[a-z]{1,8}",
             any::<(bool, bool)>(),
             user,
         )
             .prop_map(|(client, greeting, listener, (esmtp, tls), user)| Origin {
-                client,
+                client: client.map_or(Peer::Local, Peer::Address),
                 greeting,
                 esmtp,
                 listener,

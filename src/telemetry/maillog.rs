@@ -19,10 +19,10 @@ use crate::mail::Address;
 use crate::mail::Cause;
 use crate::mail::Disposition;
 use crate::mail::Envelope;
+use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Receipt;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -51,7 +51,7 @@ pub struct Attempt<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
     /// Its address.
-    pub address: IpAddr,
+    pub address: Peer,
     /// The listener it came to.
     pub listener: &'a str,
 }

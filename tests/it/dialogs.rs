@@ -1,7 +1,7 @@
 //! Runs every file of `tests/dialogs` against the real listener and a real spool (README.md there has the format).
 
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::config::Listener;
+use smtp_oauth_bridge::config::{Bind, Listener, TlsMode};
 use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
 use smtp_oauth_bridge::smtp::{self, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
@@ -204,8 +204,12 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), String> {
     let mut listener = Listener {
         name: "test".into(),
-        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        bind: vec![Bind::Address("127.0.0.1:0".parse().unwrap())],
+        unix_mode: 0o666,
         allow: vec!["127.0.0.0/8".parse().unwrap()],
+        proxy_protocol: Vec::new(),
+        tls: TlsMode::Off,
+        certificate: None,
         max_message_size: 1_000_000,
         max_connections: 10,
     };

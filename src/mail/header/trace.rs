@@ -1,6 +1,6 @@
 //! The Received field that we put on a message when we take it.
 
-use crate::mail::{Address, Timestamp};
+use crate::mail::{Address, Peer, Timestamp};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub struct Hop<'a> {
     /// What the client called itself in HELO or EHLO; anything, or nothing.
     pub greeting: &'a str,
     /// Where the connection came from.
-    pub client: IpAddr,
+    pub client: Peer,
     /// Our own name.
     pub hostname: &'a str,
     /// What was spoken.
@@ -54,9 +54,10 @@ impl fmt::Display for Protocol {
 /// The whole field (RFC 5321 §4.4), folded, with its CRLF; always one well-formed field, whatever the client said.
 #[must_use]
 pub fn received_field(hop: &Hop<'_>) -> String {
-    let client = match hop.client.to_canonical() {
-        IpAddr::V4(ip) => format!("[{ip}]"),
-        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    let client = match hop.client {
+        Peer::Address(IpAddr::V4(ip)) => format!("[{ip}]"),
+        Peer::Address(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+        Peer::Local => "local".to_owned(),
     };
     let greeting = match word(hop.greeting) {
         name if name.is_empty() => "unknown".to_owned(),
@@ -122,6 +123,11 @@ mod tests {
              \tfor <\"b b\"@x.example>;\r\n\tSat, 21 Nov 2026 08:47:00 +0000\r\n"
         );
         assert!(!received_field(&hop("printer")).contains("for"));
+        let local = received_field(&Hop {
+            client: Peer::Local,
+            ..hop("app")
+        });
+        assert!(local.starts_with("Received: from app (local)\r\n"), "{local}");
     }
 
     #[test]
