@@ -27,6 +27,7 @@ enum Directive {
     Set(String, String),
     Say(Vec<u8>),
     Hear(String),
+    HearReply(String),
     Close,
     Reset,
     Closed,
@@ -136,6 +137,8 @@ fn parse(text: &str) -> Result<Dialog, String> {
             ));
         } else if let Some(pattern) = line.strip_prefix("S: ") {
             push(Directive::Hear(pattern.into()));
+        } else if let Some(pattern) = line.strip_prefix("S+ ") {
+            push(Directive::HearReply(pattern.into()));
         } else if let Some(rest) = line.strip_prefix("S* ") {
             let (count, pattern) = rest
                 .split_once(' ')
@@ -347,15 +350,18 @@ impl Client {
         match directive {
             Directive::Set(..) | Directive::Say(_) => Ok(()),
             Directive::Hear(pattern) => {
-                let mut line = Vec::new();
-                let reader = self.reader.as_mut().ok_or("it is closed already")?;
-                let read = reader.read_until(b'\n', &mut line).await;
-                let heard = String::from_utf8_lossy(&line).into_owned();
+                let heard = self.hear().await?;
                 let text = heard.strip_suffix("\r\n").unwrap_or(&heard);
-                if matches(pattern, text) {
-                    Ok(())
-                } else {
-                    Err(format!("expected {pattern}\n  heard {heard:?} {read:?}"))
+                like(pattern, text)
+            }
+            Directive::HearReply(pattern) => {
+                let mut lines: Vec<String> = Vec::new();
+                loop {
+                    let line = self.hear().await?;
+                    lines.push(line.trim_end_matches("\r\n").to_owned());
+                    if line.as_bytes().get(3) != Some(&b'-') {
+                        break like(pattern, &lines.join("\n"));
+                    }
                 }
             }
             Directive::Close => {
@@ -378,6 +384,14 @@ impl Client {
                 Ok(())
             }
         }
+    }
+
+    async fn hear(&mut self) -> Result<String, String> {
+        let mut line = Vec::new();
+        let reader = self.reader.as_mut().ok_or("it is closed already")?;
+        // Where it closes or fails, the line is not what is expected.
+        let _ = reader.read_until(b'\n', &mut line).await;
+        Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
     async fn send(&mut self) {
@@ -465,6 +479,14 @@ impl Shared {
             messages.push((head, octets));
         }
         messages
+    }
+}
+
+fn like(pattern: &str, heard: &str) -> Result<(), String> {
+    if matches(pattern, heard) {
+        Ok(())
+    } else {
+        Err(format!("expected {pattern}\n  heard {heard:?}"))
     }
 }
 
