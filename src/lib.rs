@@ -9,7 +9,7 @@
 //! 5  sandbox    a Microsoft 365 look-alike
 //! 4  smtp  delivery    strangers to each other: they meet only in the spool
 //! 3  upstream   the ways out: Graph
-//! 2  spool  oauth  policy
+//! 2  spool  oauth  policy  users
 //! 1  config  db  telemetry  explain  clock  shutdown
 //! 0  mail       the words
 //! ```
@@ -31,3 +31,4 @@ pub mod smtp;
 pub mod spool;
 pub mod telemetry;
 pub mod upstream;
+pub mod users;
