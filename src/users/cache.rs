@@ -75,7 +75,12 @@ mod tests {
         let (mut cache, now) = (Cache::new().unwrap(), Instant::now());
         cache.remember("anna", "hash", b"secret", now);
         assert!(cache.knows("anna", "hash", b"secret", now));
-        assert!(cache.knows("anna", "hash", b"secret", now + REMEMBERED - Duration::from_nanos(1)));
+        assert!(cache.knows(
+            "anna",
+            "hash",
+            b"secret",
+            now + REMEMBERED - Duration::from_nanos(1)
+        ));
         assert!(!cache.knows("anna", "hash", b"secret", now + REMEMBERED));
         for (name, hash, password) in [
             ("anna", "hash", &b"secre"[..]),

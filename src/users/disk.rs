@@ -46,7 +46,10 @@ pub fn read(path: &Path) -> Result<String, UsersError> {
 ///
 /// # Errors
 /// [`UsersError`], or what `change` answers; the file is then as it was.
-pub fn edit<E: From<UsersError>>(path: &Path, change: impl FnOnce(&str) -> Result<String, E>) -> Result<(), E> {
+pub fn edit<E: From<UsersError>>(
+    path: &Path,
+    change: impl FnOnce(&str) -> Result<String, E>,
+) -> Result<(), E> {
     // A link is followed, not replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let fail = |error: io::Error| UsersError::Write {
@@ -176,9 +179,12 @@ fn read_with_stamp(path: &Path) -> Result<(String, Option<Stamp>), UsersError> {
         file.take(MAX_FILE + 1).read_to_end(&mut octets)?;
         Ok((metadata, octets))
     };
-    let (metadata, octets) = read(&mut file).map_err(|error: io::Error| fail(explained(&error, "the file")))?;
+    let (metadata, octets) =
+        read(&mut file).map_err(|error: io::Error| fail(explained(&error, "the file")))?;
     if octets.len() as u64 > MAX_FILE {
-        return Err(fail("it is too large: check that `file` in [users] names the right one".to_owned()));
+        return Err(fail(
+            "it is too large: check that `file` in [users] names the right one".to_owned(),
+        ));
     }
     let text =
         String::from_utf8(octets).map_err(|_| fail("it is not a UTF-8 text: save it as UTF-8".to_owned()))?;
@@ -244,7 +250,9 @@ fn directory(path: &Path) -> &Path {
 fn explained(error: &io::Error, what: &str) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => {
-            format!("permission denied: run this as the bridge's user or as root, or change the owner of {what}")
+            format!(
+                "permission denied: run this as the bridge's user or as root, or change the owner of {what}"
+            )
         }
         ErrorKind::NotFound => "its directory does not exist: make it, or run the bridge once".to_owned(),
         _ => format!("{error}: check {what}"),
@@ -310,7 +318,10 @@ mod tests {
         assert!(!path.exists());
         let nowhere = directory.path().join("missing/users");
         let error = edit::<UsersError>(&nowhere, |_| Ok(String::new())).unwrap_err();
-        assert!(error.to_string().contains("its directory does not exist"), "{error}");
+        assert!(
+            error.to_string().contains("its directory does not exist"),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]

@@ -102,10 +102,7 @@ impl Users {
                         ),
                     }),
                 },
-                Err(reason) => bad.push(BadLine {
-                    line: number,
-                    reason,
-                }),
+                Err(reason) => bad.push(BadLine { line: number, reason }),
             }
         }
         (users, bad)
@@ -347,7 +344,11 @@ mod tests {
         assert_eq!(names, ["scanner", "Front \"A\" desk", "last"]);
         let lines: Vec<usize> = bad.iter().map(|bad| bad.line).collect();
         assert_eq!(lines, [5, 6, 7, 8, 9]);
-        assert!(bad[2].to_string().starts_with("line 7: the user of this line is on line 3"));
+        assert!(
+            bad[2]
+                .to_string()
+                .starts_with("line 7: the user of this line is on line 3")
+        );
         assert!(bad.iter().all(|bad| !bad.reason.contains("abc")));
         assert!(!format!("{users:?}").contains("argon2"));
     }
@@ -368,7 +369,15 @@ mod tests {
             assert!(Senders::default().allow(&path));
         }
         assert!(senders.allow(&ReversePath::Null));
-        for wrong in ["", "nobody", "*@", "*", "a b@x.example", "a@x.example,b@x.example", "*@x y"] {
+        for wrong in [
+            "",
+            "nobody",
+            "*@",
+            "*",
+            "a b@x.example",
+            "a@x.example,b@x.example",
+            "*@x y",
+        ] {
             assert!(Senders::new(&[wrong.into()]).is_err(), "{wrong}");
         }
     }
@@ -396,13 +405,26 @@ mod tests {
 
     #[test]
     fn every_name_survives_being_written() {
-        for name in ["a", "a b", "#a", "\"", "a\"b\\", "\\", "ä", "a#b", "\u{feff}x", "\u{a0}"] {
+        for name in [
+            "a",
+            "a b",
+            "#a",
+            "\"",
+            "a\"b\\",
+            "\\",
+            "ä",
+            "a#b",
+            "\u{feff}x",
+            "\u{a0}",
+        ] {
             check_name(name).unwrap();
             let text = add("", name, HASH, &Senders::default());
             let (users, bad) = Users::parse(&text);
             assert!(users.get(name).is_some(), "{text} {bad:?}");
             assert_eq!(remove(&text, name).unwrap(), "");
         }
-        assert!(check_name("a\nb").is_err() && check_name("").is_err() && check_name(&"x".repeat(256)).is_err());
+        assert!(
+            check_name("a\nb").is_err() && check_name("").is_err() && check_name(&"x".repeat(256)).is_err()
+        );
     }
 }

@@ -220,19 +220,40 @@ mod tests {
         assert!(matches!(right, Verdict::Welcome(user) if user.name == "anna"));
         let wrong = logins.judge(client(1), login("anna", "Secret")).await;
         let unknown = logins.judge(client(2), login("eve", "secret")).await;
-        let (Verdict::Wrong { wait: one, why: first }, Verdict::Wrong { wait: two, why: second }) = (wrong, unknown)
+        let (
+            Verdict::Wrong {
+                wait: one,
+                why: first,
+            },
+            Verdict::Wrong {
+                wait: two,
+                why: second,
+            },
+        ) = (wrong, unknown)
         else {
             panic!("both are wrong");
         };
         assert_eq!(one, two);
-        assert_eq!((first, second), (Doubt::WrongPassword("anna".into()), Doubt::NoSuchUser));
+        assert_eq!(
+            (first, second),
+            (Doubt::WrongPassword("anna".into()), Doubt::NoSuchUser)
+        );
         assert!(!format!("{:?} {logins:?}", login("eve", "secret")).contains("e\""));
         // A new password holds at once, the old one no more.
         set(&path, "anna", b"new");
-        assert!(matches!(logins.judge(client(1), login("anna", "secret")).await, Verdict::Wrong { .. }));
-        assert!(matches!(logins.judge(client(1), login("anna", "new")).await, Verdict::Welcome(_)));
+        assert!(matches!(
+            logins.judge(client(1), login("anna", "secret")).await,
+            Verdict::Wrong { .. }
+        ));
+        assert!(matches!(
+            logins.judge(client(1), login("anna", "new")).await,
+            Verdict::Welcome(_)
+        ));
         std::fs::write(&path, "").unwrap();
-        assert!(matches!(logins.judge(client(1), login("anna", "new")).await, Verdict::Wrong { .. }));
+        assert!(matches!(
+            logins.judge(client(1), login("anna", "new")).await,
+            Verdict::Wrong { .. }
+        ));
     }
 
     #[tokio::test]
@@ -249,8 +270,14 @@ mod tests {
             }
         }
         assert_eq!((wrong, too_many), (MAX_FAILURES, 10));
-        assert!(matches!(logins.judge(client(1), login("anna", "secret")).await, Verdict::TooMany));
-        assert!(matches!(logins.judge(client(2), login("anna", "secret")).await, Verdict::Welcome(_)));
+        assert!(matches!(
+            logins.judge(client(1), login("anna", "secret")).await,
+            Verdict::TooMany
+        ));
+        assert!(matches!(
+            logins.judge(client(2), login("anna", "secret")).await,
+            Verdict::Welcome(_)
+        ));
     }
 
     #[tokio::test]
@@ -271,6 +298,9 @@ mod tests {
     async fn without_a_readable_file_nobody_is_called_wrong() {
         let directory = tempfile::tempdir().unwrap();
         let logins = Logins::new(directory.path().into());
-        assert!(matches!(logins.judge(client(1), login("a", "b")).await, Verdict::Unavailable));
+        assert!(matches!(
+            logins.judge(client(1), login("a", "b")).await,
+            Verdict::Unavailable
+        ));
     }
 }

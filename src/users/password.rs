@@ -93,7 +93,14 @@ pub(super) fn check_hash(hash: &str) -> Result<(), HashError> {
 pub(super) fn nobody(like: Option<&str>) -> String {
     let params = like.and_then(|hash| parse(hash).ok()).map_or_else(
         || format!("m={MEMORY},t={PASSES},p=1"),
-        |(_, params)| format!("m={},t={},p={}", params.m_cost(), params.t_cost(), params.p_cost()),
+        |(_, params)| {
+            format!(
+                "m={},t={},p={}",
+                params.m_cost(),
+                params.t_cost(),
+                params.p_cost()
+            )
+        },
     );
     format!("$argon2id$v=19${params}$bm9ib2R5IGlzIGhlcmUu$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 }
@@ -160,9 +167,15 @@ mod tests {
         for (bad, error) in [
             ("x", HashError::Unknown),
             ("$1$abc$def", HashError::Unknown),
-            ("$argon2i$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$wWKIMhR9lyDFvRz9YTZweHKfbftvj+qf+YFY4NeBbtA", HashError::Unknown),
+            (
+                "$argon2i$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$wWKIMhR9lyDFvRz9YTZweHKfbftvj+qf+YFY4NeBbtA",
+                HashError::Unknown,
+            ),
             ("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ", HashError::Unknown),
-            ("$argon2id$v=19$m=9999999,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc", HashError::TooCostly),
+            (
+                "$argon2id$v=19$m=9999999,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+                HashError::TooCostly,
+            ),
         ] {
             assert_eq!(check_hash(bad), Err(error), "{bad}");
             assert!(!matches(bad, b"password"));
@@ -171,11 +184,18 @@ mod tests {
 
     #[test]
     fn nobody_costs_what_somebody_costs() {
-        for like in [None, Some("$argon2id$v=19$m=64,t=3,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")] {
+        for like in [
+            None,
+            Some("$argon2id$v=19$m=64,t=3,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"),
+        ] {
             let nobody = nobody(like);
             check_hash(&nobody).unwrap();
             assert!(!matches(&nobody, b""));
-            assert!(nobody.contains(if like.is_some() { "$m=64,t=3,p=1$" } else { "$m=7168,t=5,p=1$" }));
+            assert!(nobody.contains(if like.is_some() {
+                "$m=64,t=3,p=1$"
+            } else {
+                "$m=7168,t=5,p=1$"
+            }));
         }
     }
 }

@@ -54,9 +54,9 @@ impl Throttle {
     }
 
     fn count(&self, source: IpAddr, now: Instant) -> u32 {
-        self.failures
-            .get(&source)
-            .map_or(0, |failures| failures.count.saturating_sub(forgiven(failures.since, now)))
+        self.failures.get(&source).map_or(0, |failures| {
+            failures.count.saturating_sub(forgiven(failures.since, now))
+        })
     }
 
     /// Forgets who is forgiven, or else whoever has failed least, or longest ago.
@@ -99,7 +99,9 @@ mod tests {
     #[tokio::test]
     async fn failures_wait_longer_and_longer_and_end_in_silence() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
-        let waits: Vec<u128> = (0..6).map(|_| throttle.failed(ip("192.0.2.1"), now).as_millis()).collect();
+        let waits: Vec<u128> = (0..6)
+            .map(|_| throttle.failed(ip("192.0.2.1"), now).as_millis())
+            .collect();
         assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000]);
         for _ in 6..MAX_FAILURES {
             assert!(throttle.may_try(ip("192.0.2.1"), now));
@@ -113,7 +115,10 @@ mod tests {
         assert!(throttle.may_try(ip("192.0.2.1"), later));
         throttle.failed(ip("192.0.2.1"), later);
         assert!(!throttle.may_try(ip("192.0.2.1"), later));
-        assert_eq!(throttle.failed(ip("192.0.2.1"), now + 2 * MAX_FAILURES * FORGIVEN), FIRST_WAIT);
+        assert_eq!(
+            throttle.failed(ip("192.0.2.1"), now + 2 * MAX_FAILURES * FORGIVEN),
+            FIRST_WAIT
+        );
     }
 
     #[tokio::test]
