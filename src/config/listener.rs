@@ -1,5 +1,6 @@
 //! The keys of `[[listener]]`.
 
+use super::access;
 use super::certificates;
 use super::field::{Complaint, Field, check_name};
 use super::meaning::{Bind, CertificateFiles, Listener, TlsMode};
@@ -38,17 +39,15 @@ fn listener(mut section: Section<'_>, names: &mut Vec<String>, binds: &mut Vec<B
         field.list(|field| bind_to(&field, allow_is_written, binds))
     });
     let unix_mode = section.defaulted("unix_mode", r#""0666""#, |field| field.parsed(mode));
+    let open_relay = access::open_relay(&mut section);
+    let login_is_required = section.says("auth", "required");
     let allow = section.defaulted("allow", r#"["127.0.0.0/8", "::1"]"#, |field| {
-        field.list(|field| {
-            let network = field.parsed(network)?;
-            if network.prefix_len() == 0 {
-                field.warn(
-                    "everybody who reaches this listener may send mail in your name",
-                    "name the networks of your devices, as in [\"10.0.3.0/24\"]",
-                );
-            }
-            Some(network)
-        })
+        let whole = field.clone_place();
+        let allow = field.list(|field| field.parsed(network))?;
+        if open_relay != Some(true) && !login_is_required {
+            access::refuse_open_relay(&whole, &allow)?;
+        }
+        Some(allow)
     });
     let proxy_protocol = section.optional("proxy_protocol", |field| {
         field.list(|field| {
@@ -90,7 +89,9 @@ fn listener(mut section: Section<'_>, names: &mut Vec<String>, binds: &mut Vec<B
     let max_connections = section.defaulted("max_connections", "1000", |field| {
         usize::try_from(field.integer(1..=100_000)?).ok()
     });
+    let access = access::access(&mut section, bind.as_deref(), tls);
     section.finish();
+    open_relay?;
     Some(Listener {
         name: name?,
         bind: bind?,
@@ -101,6 +102,7 @@ fn listener(mut section: Section<'_>, names: &mut Vec<String>, binds: &mut Vec<B
         certificate: certificate?,
         max_message_size: max_message_size?,
         max_connections: max_connections?,
+        access: access?,
     })
 }
 
@@ -159,8 +161,8 @@ fn bind_to(field: &Field<'_>, allow_is_written: bool, others: &mut Vec<Bind>) ->
     if others_can_connect && !allow_is_written {
         return field.refuse(
             "other machines can connect to this address, and nothing says which of them may",
-            "add allow = [\"10.0.3.0/24\"] with the networks of your devices to this [[listener]]: there is no \
-             login, so whoever may connect sends mail in your name",
+            "add allow = [\"10.0.3.0/24\"] with the networks of your devices to this [[listener]]: unless it asks \
+             for a login, whoever may connect sends mail in your name",
         );
     }
     let free_port = matches!(&bind, Bind::Address(address) if address.port() == 0);

@@ -25,8 +25,26 @@ pub struct Config {
     pub delivery: Delivery,
     /// Limits of the spool.
     pub spool: Spool,
+    /// Who may log in to a listener.
+    pub users: Users,
+    /// Limits of all listeners together.
+    pub limits: Limits,
     /// What is logged and how.
     pub log: Log,
+}
+
+/// Who may log in to a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// The users file. It need not exist.
+    pub file: PathBuf,
+}
+
+/// Limits of all listeners together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many connections may be open at once.
+    pub max_connections: usize,
 }
 
 /// A place where devices connect.
@@ -53,6 +71,48 @@ pub struct Listener {
     pub max_message_size: u64,
     /// How many connections may be open at once on all addresses of this listener.
     pub max_connections: usize,
+    /// Who may do how much.
+    pub access: Access,
+}
+
+/// Who may do how much at a listener. `Default` is for tests: no login, and no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Whether clients log in (RFC 4954).
+    pub auth: AuthMode,
+    /// The reply to EHLO also has the line `AUTH=LOGIN PLAIN`, for programs of the last century.
+    pub old_auth_line: bool,
+    /// How many connections of one client may be open at once; loopback and Unix sockets are exempt.
+    pub max_connections_per_client: usize,
+    /// How many messages one client may begin in a minute; 0 is no limit.
+    pub messages_per_minute: u32,
+    /// How many recipients it may name in a minute; 0 is no limit.
+    pub recipients_per_minute: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            auth: AuthMode::Off,
+            old_auth_line: false,
+            max_connections_per_client: usize::MAX,
+            messages_per_minute: 0,
+            recipients_per_minute: 0,
+        }
+    }
+}
+
+/// Whether clients log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Login is not offered.
+    Off,
+    /// Who logs in must do it right; nobody must.
+    Optional,
+    /// Without a login no mail is taken.
+    Required,
+    /// Whatever a client logs in with is taken for right: for devices that insist on logging in.
+    Any,
 }
 
 /// Where a listener listens.

@@ -4,14 +4,15 @@ use super::certificates::certificates;
 use super::field::{Complaint, Field};
 use super::listener::listeners;
 use super::meaning::{
-    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Log, LogFormat, LogLevel,
-    OnUncertain, Provider, Spool, Tenant, Tls, Transport,
+    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Limits, Log, LogFormat, LogLevel,
+    OnUncertain, Provider, Spool, Tenant, Tls, Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
 use crate::mail::Address;
 use reqwest::Url;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// The largest message for now: Graph refuses requests of more than 4 MB, and Base64 adds a third.
@@ -29,7 +30,6 @@ pub(super) const LATER: &[&str] = &[
     "account.NAME.unknown_sender",
     "admin",
     "delivery.hold_for",
-    "listener.auth",
     "report",
     "route",
     "spool.failed_retention",
@@ -47,6 +47,8 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
     let tls = tls(root.section("tls"));
     let delivery = delivery(root.section("delivery"));
     let spool = spool(root.section("spool"));
+    let users = users(root.section("users"), state_dir.as_deref());
+    let limits = limits(root.section("limits"));
     let log = log(root.section("log"));
     root.finish();
     Some(Config {
@@ -57,7 +59,28 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
         tls: tls?,
         delivery: delivery?,
         spool: spool?,
+        users: users?,
+        limits: limits?,
         log: log?,
+    })
+}
+
+fn users(mut section: Section<'_>, state_dir: Option<&Path>) -> Option<Users> {
+    let file = section.optional("file", |field| field.path());
+    section.finish();
+    let beside_the_spool = state_dir?.join("users");
+    Some(Users {
+        file: file?.unwrap_or(beside_the_spool),
+    })
+}
+
+fn limits(mut section: Section<'_>) -> Option<Limits> {
+    let max_connections = section.defaulted("max_connections", "5000", |field| {
+        usize::try_from(field.integer(1..=1_000_000)?).ok()
+    });
+    section.finish();
+    Some(Limits {
+        max_connections: max_connections?,
     })
 }
 

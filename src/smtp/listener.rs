@@ -355,6 +355,7 @@ impl Seldom {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::config::Access;
     use crate::config::TlsMode;
     use crate::spool::{Spool, SpoolSettings};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -374,6 +375,7 @@ mod tests {
             certificate: None,
             max_message_size: 1000,
             max_connections: 1,
+            access: Access::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Runs every file of `tests/dialogs` against the real listener and a real spool (README.md there has the format).
 
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::config::{Bind, Listener, TlsMode};
+use smtp_oauth_bridge::config::{Access, Bind, Listener, TlsMode};
 use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
 use smtp_oauth_bridge::smtp::{self, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
@@ -215,6 +215,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         certificate: None,
         max_message_size: 1_000_000,
         max_connections: 10,
+        access: Access::default(),
     };
     let (mut max_size, mut broken) = (SPOOL_SIZE, false);
     for (n, directive) in &dialog.directives {
