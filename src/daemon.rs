@@ -1,7 +1,7 @@
 //! Floor 6: the only file that knows everybody. Build, run, drain.
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Grant, OnUncertain};
+use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
 use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
@@ -9,6 +9,7 @@ use crate::smtp;
 use crate::spool::{Spool, SpoolError, SpoolSettings, Swept};
 use crate::telemetry::Maillog;
 use crate::upstream::{Graph, Upstream};
+use crate::users::Logins;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub struct Daemon {
     spool: Spool,
     listeners: Vec<smtp::Bound>,
     runner: Runner,
+    logins: Logins,
     hostname: String,
 }
 
@@ -95,6 +97,7 @@ impl Daemon {
             spool,
             listeners: listeners.into_iter().flatten().collect(),
             runner,
+            logins: logins(config),
             hostname,
         })
     }
@@ -116,6 +119,7 @@ impl Daemon {
         let services = smtp::Services {
             hostname: self.hostname,
             intake: self.spool.intake(),
+            logins: self.logins,
             maillog: Maillog,
         };
         let accepting = within_grace(
@@ -147,6 +151,17 @@ async fn within_grace(work: impl Future<Output = ()>, stop: &CancellationToken) 
             tracing::warn!("clients that were still sending were cut off; they will send again");
         }
     }
+}
+
+/// Those of the users file, which is read now if a listener asks for logins.
+fn logins(config: &Config) -> Logins {
+    let logins = Logins::new(config.users.file.clone());
+    let asked =
+        |listener: &config::Listener| matches!(listener.access.auth, AuthMode::Optional | AuthMode::Required);
+    if config.listeners.iter().any(asked) {
+        logins.look();
+    }
+    logins
 }
 
 fn upstream(

@@ -9,6 +9,9 @@ use crate::spool::Draft;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
 use crate::telemetry::maillog::Client;
+use crate::users::Login;
+use crate::users::Logins;
+use crate::users::Verdict;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,6 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroize;
 
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -29,8 +33,6 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long it may take to take our last reply and to close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest command line. RFC 5321 §4.5.3.1.4 asks for 512 octets and more for extensions.
-const MAX_LINE: usize = 4 * 1024;
 /// How much is read at once.
 const READ_SIZE: usize = 32 * 1024;
 /// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
@@ -41,6 +43,7 @@ const MAX_GATHERED: usize = 8 * 1024;
 pub(super) struct Surroundings {
     pub(super) settings: Arc<SessionSettings>,
     pub(super) intake: Intake,
+    pub(super) logins: Logins,
     pub(super) maillog: Maillog,
     pub(super) stop: CancellationToken,
 }
@@ -107,7 +110,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let step = match self.next_line().await {
                 Ok(Line::Whole(octets)) => {
                     let line = self.input.unread().get(..octets).unwrap_or_default();
+                    let is_secret = self.session.is_login(line);
                     let step = self.session.command(line, || self.surroundings.intake.room());
+                    if is_secret {
+                        self.input.wipe(octets);
+                    }
                     self.input.consume(octets);
                     step
                 }
@@ -119,6 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 action,
                 refused,
             } = step;
+            if let Action::CheckLogin(login) = action {
+                if let Err(end) = Box::pin(self.check_login(login)).await {
+                    return end;
+                }
+                continue;
+            }
             self.say(&reply);
             if refused {
                 self.surroundings
@@ -130,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Action::Continue => Ok(()),
                 Action::ReadData(incoming) => Box::pin(self.receive(*incoming)).await,
                 Action::Discard(octets) => Box::pin(self.discard(octets)).await,
+                Action::CheckLogin(_) => Ok(()),
                 Action::Close => Err(End::Closed),
             };
             if let Err(end) = done {
@@ -154,14 +168,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !skipping && unread.starts_with(&[0x16, 0x03]) {
                 return Err(End::Tls);
             }
+            let longest = self.session.longest_line(unread);
             let end = memchr::memchr(b'\n', unread.get(searched..).unwrap_or_default());
             match end.map(|at| searched + at + 1) {
-                Some(octets) if skipping || octets > MAX_LINE => {
+                Some(octets) if skipping || octets > longest => {
                     self.input.consume(octets);
                     return Ok(Line::TooLong);
                 }
                 Some(octets) => return Ok(Line::Whole(octets)),
-                None if skipping || unread.len() > MAX_LINE => {
+                None if skipping || unread.len() > longest => {
                     self.input.consume(unread.len());
                     skipping = true;
                     searched = 0;
@@ -176,6 +191,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 () = stop.cancelled() => return Err(End::Stopping),
                 read = timeout_at(deadline, self.input.read(&mut self.stream)) => heard(read)?,
             };
+        }
+    }
+
+    /// Has a login checked and answers. An answer of no waits, and longer each time.
+    async fn check_login(&mut self, login: Login) -> Result<(), End> {
+        self.flush().await?;
+        let stop = self.surroundings.stop.clone();
+        let checked = async {
+            let verdict = self.surroundings.logins.judge(self.client, login).await;
+            if let Verdict::Wrong { wait, .. } = &verdict {
+                tokio::time::sleep(*wait).await;
+            }
+            verdict
+        };
+        let verdict = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Stopping),
+            verdict = checked => verdict,
+        };
+        let why = match &verdict {
+            Verdict::Wrong { why, .. } => format!(" ({why})"),
+            _ => String::new(),
+        };
+        let Step {
+            reply,
+            action,
+            refused,
+        } = self.session.login_checked(verdict);
+        self.say(&reply);
+        if refused {
+            self.surroundings
+                .maillog
+                .refused(self.client(), &format!("{reply}{why}"));
+        }
+        match action {
+            Action::Close => Err(End::Closed),
+            _ => Ok(()),
         }
     }
 
@@ -397,6 +449,13 @@ impl Input {
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
+        }
+    }
+
+    /// Overwrites the first octets, which held a password.
+    fn wipe(&mut self, octets: usize) {
+        if let Some(secret) = self.buffer.get_mut(self.start..self.start + octets) {
+            secret.zeroize();
         }
     }
 

@@ -83,14 +83,11 @@ fn spool() -> (Spool, tempfile::TempDir) {
 }
 
 fn surroundings(spool: &Spool) -> Arc<Surroundings> {
-    let settings = SessionSettings {
-        hostname: "bridge.test".into(),
-        listener: "test".into(),
-        max_message_size: 1000,
-    };
+    let settings = SessionSettings::sample();
     Arc::new(Surroundings {
         settings: Arc::new(settings),
         intake: spool.intake(),
+        logins: Logins::new("no-such-file".into()),
         maillog: Maillog,
         stop: CancellationToken::new(),
     })
@@ -175,7 +172,7 @@ async fn an_endless_line_needs_bounded_memory() {
     };
     let (line, ()) = tokio::join!(connection.next_line(), talk);
     assert!(matches!(line, Ok(Line::TooLong)));
-    assert!(connection.input.buffer.capacity() <= 2 * (READ_SIZE + MAX_LINE));
+    assert!(connection.input.buffer.capacity() <= 2 * (READ_SIZE + 4 * 1024));
 }
 
 #[tokio::test]

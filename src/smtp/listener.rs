@@ -2,6 +2,7 @@
 
 use super::connection::{Surroundings, serve_client};
 use super::session::SessionSettings;
+use crate::config::Access;
 use crate::config::Bind;
 use crate::config::Listener;
 use crate::mail::Peer;
@@ -9,6 +10,7 @@ use crate::mail::Reply;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
 use crate::telemetry::maillog::Client;
+use crate::users::Logins;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Write};
@@ -43,6 +45,7 @@ struct Door {
     allow: Vec<IpNet>,
     max_message_size: u64,
     max_connections: usize,
+    access: Access,
     places: Arc<Semaphore>,
 }
 
@@ -102,6 +105,8 @@ pub struct Services {
     pub hostname: String,
     /// Where messages go.
     pub intake: Intake,
+    /// Who may log in.
+    pub logins: Logins,
     /// Where it is told.
     pub maillog: Maillog,
 }
@@ -119,6 +124,7 @@ pub fn bind(listener: &Listener) -> Result<Vec<Bound>, BindError> {
         allow: listener.allow.clone(),
         max_message_size: listener.max_message_size,
         max_connections: listener.max_connections,
+        access: listener.access,
         places: Arc::new(Semaphore::new(
             listener.max_connections.min(Semaphore::MAX_PERMITS),
         )),
@@ -156,10 +162,12 @@ pub async fn serve(sockets: Vec<Bound>, services: Services, stop: CancellationTo
             hostname: services.hostname.clone(),
             listener: bound.door.name.clone(),
             max_message_size: bound.door.max_message_size,
+            access: bound.door.access,
         };
         let surroundings = Surroundings {
             settings: Arc::new(settings),
             intake: services.intake.clone(),
+            logins: services.logins.clone(),
             maillog: services.maillog,
             stop: stop.clone(),
         };
@@ -355,7 +363,6 @@ impl Seldom {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::config::Access;
     use crate::config::TlsMode;
     use crate::spool::{Spool, SpoolSettings};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -434,6 +441,7 @@ mod tests {
         let services = Services {
             hostname: "bridge.test".into(),
             intake: spool.intake(),
+            logins: Logins::new("no-such-file".into()),
             maillog: Maillog,
         };
         let stop = CancellationToken::new();

