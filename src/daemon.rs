@@ -11,7 +11,6 @@ use crate::telemetry::Maillog;
 use crate::upstream::{Graph, Upstream};
 use crate::users::Logins;
 use secrecy::SecretString;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -60,17 +59,33 @@ pub enum StartError {
 const GRACE: Duration = Duration::from_secs(20);
 
 impl Daemon {
-    /// Opens the spool, binds the sockets, prepares the accounts. Nothing is accepted or sent yet. Blocks on the
+    /// Opens the spool, binds the sockets, prepares the accounts; `inherited` are sockets that systemd has opened for
+    /// us, with their names. Nothing is accepted or sent yet. Blocks on the
     /// disk.
     ///
     /// # Errors
     /// [`StartError`]
-    pub fn build(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        let listeners = config
-            .listeners
-            .iter()
-            .map(smtp::bind)
-            .collect::<Result<Vec<_>, _>>()?;
+    pub fn build(
+        config: &Config,
+        clock: Clock,
+        inherited: Vec<(String, smtp::Inherited)>,
+    ) -> Result<Self, StartError> {
+        let mut premises = smtp::Premises::new(
+            config.hostname.clone(),
+            config.state_dir.clone(),
+            clock,
+            inherited,
+        );
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            listeners.extend(smtp::bind(listener, &mut premises)?);
+        }
+        for name in premises.unused() {
+            tracing::warn!(
+                name,
+                "systemd opened this socket, but no listener has it in `bind` (\"systemd:NAME\")"
+            );
+        }
         let client = http::client(config.tls.extra_ca_file.as_deref())?;
         let mut upstreams = Upstreams::new();
         for account in &config.accounts {
@@ -95,7 +110,7 @@ impl Daemon {
         );
         Ok(Self {
             spool,
-            listeners: listeners.into_iter().flatten().collect(),
+            listeners,
             runner,
             logins: logins(config),
             hostname,
@@ -104,10 +119,10 @@ impl Daemon {
 
     /// Where clients can connect: the listener's name and the real address.
     #[must_use]
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, smtp::Place)> {
         self.listeners
             .iter()
-            .map(|bound| (bound.listener().to_owned(), bound.address()))
+            .map(|bound| (bound.listener().to_owned(), bound.place().clone()))
             .collect()
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod exit;
+mod inherited;
 mod run;
 mod sandbox;
 mod surroundings;

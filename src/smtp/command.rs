@@ -36,6 +36,8 @@ pub(super) enum Command {
     Auth,
     /// BDAT (RFC 3030 §2) and how many octets follow its line.
     Bdat(u64),
+    /// A header of the PROXY protocol, from somebody who may not send one.
+    Proxy,
     /// The first line of another protocol.
     Foreign,
 }
@@ -102,11 +104,14 @@ pub(super) enum PathError {
 /// Longest client name that is remembered: that of a domain (RFC 5321 §4.5.3.1.2).
 const MAX_NAME: usize = 255;
 
-/// First words of HTTP requests (RFC 9110 §9) and of the PROXY protocol. No SMTP client says them; a browser that a
-/// web page sends here does, and what follows would be that page's words.
-const FOREIGN: [&[u8]; 10] = [
-    b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"PROXY",
+/// First words of HTTP requests (RFC 9110 §9). No SMTP client says them; a browser that a web page sends here does,
+/// and what follows would be that page's words.
+const FOREIGN: [&[u8]; 9] = [
+    b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT",
 ];
+
+/// The third line of a binary PROXY header, after two empty ones. The text form begins with the word.
+const PROXY_V2: &[u8] = b"\0";
 
 /// Reads one line, with or without its line end.
 pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
@@ -144,6 +149,8 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
         Command::Auth
     } else if is("BDAT") {
         Command::Bdat(number(split_word(rest).0).unwrap_or(0))
+    } else if verb == b"PROXY" || line == PROXY_V2 {
+        Command::Proxy
     } else if FOREIGN.contains(&verb) {
         Command::Foreign
     } else {
@@ -370,6 +377,8 @@ mod tests {
             (b"BDAT 12 LAST", Command::Bdat(12)),
             (b"BDAT x", Command::Bdat(0)),
             (b"GET / HTTP/1.1", Command::Foreign),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 25\r\n", Command::Proxy),
+            (b"\0\r\n", Command::Proxy),
             (b"EHLO a\x01b \xff", Command::Ehlo("ab \u{fffd}".into())),
         ] {
             assert_eq!(parse(line), Ok(command), "{}", line.escape_ascii());

@@ -1,7 +1,11 @@
 //! One client: reads, writes and waits, and asks the session what to say.
 
+use super::certificate::Current;
 use super::data::{DataReader, Decoded};
+use super::input::Input;
 use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
+use super::tls::{self, Wire};
+use crate::config::TlsMode;
 use crate::mail::Peer;
 use crate::mail::Reply;
 use crate::spool::AcceptError;
@@ -12,17 +16,12 @@ use crate::telemetry::maillog::Client;
 use crate::users::Login;
 use crate::users::Logins;
 use crate::users::Verdict;
-use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroize;
 
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -32,9 +31,14 @@ const DATA_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long it may take to take our last reply and to close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take for a TLS handshake: old devices reckon for seconds.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the greeting of a listener with STARTTLS waits for a client that begins with TLS instead: it would take
+/// the greeting for TLS, and give up.
+const GREETING_DELAY: Duration = Duration::from_millis(100);
+/// Who is silent for so long on a listener with implicit TLS, and leaves, has waited for a greeting.
+const WAITED: Duration = Duration::from_secs(3);
 
-/// How much is read at once.
-const READ_SIZE: usize = 32 * 1024;
 /// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
 const MAX_GATHERED: usize = 8 * 1024;
 
@@ -46,18 +50,22 @@ pub(super) struct Surroundings {
     pub(super) logins: Logins,
     pub(super) maillog: Maillog,
     pub(super) stop: CancellationToken,
+    pub(super) tls: TlsMode,
+    /// Where the certificate is, unless there is no TLS.
+    pub(super) certificate: Option<Current>,
 }
 
-/// Serves one client until it leaves, or is sent away.
+/// Serves one client until it leaves, or is sent away. `early` is what it has said already.
 pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: Peer,
+    early: Vec<u8>,
     surroundings: Arc<Surroundings>,
 ) {
     let session = Session::new(surroundings.settings.clone(), client);
-    let (input, output) = (Input::default(), Vec::new());
+    let (input, output) = (Input::new(early), Vec::new());
     let mut connection = Connection {
-        stream,
+        stream: Wire::Plain(stream),
         client,
         input,
         output,
@@ -69,7 +77,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 struct Connection<S> {
-    stream: S,
+    stream: Wire<S>,
     client: Peer,
     input: Input,
     output: Vec<u8>,
@@ -90,8 +98,10 @@ enum End {
     TimedOut,
     /// We stop.
     Stopping,
-    /// The client speaks TLS.
+    /// The client speaks TLS, and we do not.
     Tls,
+    /// TLS was to begin and did not.
+    Handshake(String),
 }
 
 /// A line of input.
@@ -100,10 +110,16 @@ enum Line {
     Whole(usize),
     /// One that was thrown away.
     TooLong,
+    /// None: TLS.
+    Tls,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> End {
+        // Boxed, here and below, so that an idle connection does not carry the room for a handshake.
+        if let Err(end) = Box::pin(self.before_greeting()).await {
+            return end;
+        }
         let greeting = self.session.greeting();
         self.say(&greeting);
         loop {
@@ -119,7 +135,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     step
                 }
                 Ok(Line::TooLong) => self.session.line_too_long(),
+                Ok(Line::Tls) => match Box::pin(self.start_tls()).await {
+                    Ok(()) => continue,
+                    Err(end) => return end,
+                },
                 Err(end) => return end,
+            };
+            let step = match step.action {
+                Action::StartTls if self.has_more_than_tls() => self.session.commands_behind_starttls(),
+                _ => step,
             };
             let Step {
                 reply,
@@ -142,6 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let done = match action {
                 Action::Continue => Ok(()),
                 Action::ReadData(incoming) => Box::pin(self.receive(*incoming)).await,
+                Action::StartTls => Box::pin(self.start_tls()).await,
                 Action::Discard(octets) => Box::pin(self.discard(octets)).await,
                 Action::CheckLogin(_) => Ok(()),
                 Action::Close => Err(End::Closed),
@@ -150,6 +175,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return end;
             }
         }
+    }
+
+    /// What comes before the greeting: TLS, on a listener where it is implicit, or with a client that begins with it.
+    async fn before_greeting(&mut self) -> Result<(), End> {
+        match self.surroundings.tls {
+            TlsMode::Off => return Ok(()),
+            TlsMode::Implicit => return self.start_tls().await,
+            TlsMode::StartTls => {}
+        }
+        let deadline = Instant::now() + GREETING_DELAY;
+        let stop = self.surroundings.stop.clone();
+        while tls::RECORD.starts_with(self.input.unread()) && self.input.unread().len() < tls::RECORD.len() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopping),
+                read = timeout_at(deadline, self.input.read(&mut self.stream)) => match read {
+                    Err(_) => return Ok(()),
+                    read => heard(read)?,
+                },
+            }
+        }
+        if self.input.unread().starts_with(&tls::RECORD) {
+            self.start_tls().await?;
+        }
+        Ok(())
+    }
+
+    /// True if the client has sent something that is no TLS.
+    fn has_more_than_tls(&self) -> bool {
+        let unread = self.input.unread();
+        !unread.is_empty() && !unread.starts_with(&tls::RECORD)
+    }
+
+    /// TLS begins, with what the client has sent already.
+    async fn start_tls(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        let Some(certificate) = self.surroundings.certificate.clone() else {
+            return Err(End::Tls);
+        };
+        let stop = self.surroundings.stop.clone();
+        let handshake = async {
+            if self.input.unread().is_empty() {
+                let start = Instant::now();
+                match self.input.read(&mut self.stream).await {
+                    // A probe looks whether the port is open, and leaves at once.
+                    Ok(0) if start.elapsed() < WAITED => return Err(End::Left),
+                    Ok(0) => return Err(End::Handshake(SILENT.to_owned())),
+                    Ok(_) => {}
+                    Err(error) => return Err(End::Broken(error)),
+                }
+            }
+            let begun = self.input.take();
+            self.stream
+                .start_tls(&certificate, begun)
+                .await
+                .map_err(|error| End::Handshake(tls::reason(&error)))
+        };
+        let done = tokio::select! {
+            biased;
+            // Nothing can be said in the middle of a handshake.
+            () = stop.cancelled() => return Err(End::Closed),
+            done = timeout(HANDSHAKE_TIMEOUT, handshake) => done,
+        };
+        done.unwrap_or_else(|_| Err(End::Handshake(SILENT.to_owned())))?;
+        self.session.tls_started();
+        Ok(())
     }
 
     /// The next command line. While it waits, and before each line, the end of the daemon is heard.
@@ -164,9 +255,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(End::Stopping);
             }
             let unread = self.input.unread();
-            // A TLS record of type handshake (RFC 8446 §5.1). No command begins like that.
-            if !skipping && unread.starts_with(&[0x16, 0x03]) {
-                return Err(End::Tls);
+            if !skipping && unread.starts_with(&tls::RECORD) {
+                return if self.session.may_start_tls() {
+                    Ok(Line::Tls)
+                } else {
+                    Err(End::Tls)
+                };
             }
             let longest = self.session.longest_line(unread);
             let end = memchr::memchr(b'\n', unread.get(searched..).unwrap_or_default());
@@ -349,8 +443,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Tls => self.surroundings.maillog.refused(
                 client,
                 "nothing, and closed: the client speaks TLS, which this listener does not; \
-                 switch encryption (SSL/TLS) off for this server in the device",
+                 switch encryption (SSL/TLS) off for this server in the device, \
+                 or set tls = \"starttls\" for this listener",
             ),
+            End::Handshake(reason) => self.surroundings.maillog.no_tls(client, reason),
         }
         if matches!(end, End::Left | End::Broken(_)) {
             return;
@@ -397,6 +493,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
+/// What it means that no TLS came.
+const SILENT: &str = "the device did not go on with it: perhaps it has no encryption switched on, and waits for a \
+                      greeting; if it cannot have it, use a listener with another `tls`";
+
 /// Why a message is not taken.
 #[derive(Debug)]
 enum Refusal {
@@ -429,61 +529,6 @@ fn heard(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(End::Broken(error)),
         Err(_) => Err(End::TimedOut),
-    }
-}
-
-/// What was read and not yet used. It holds no memory while a client is silent.
-#[derive(Debug, Default)]
-struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Input {
-    fn unread(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
-    }
-
-    fn consume(&mut self, octets: usize) {
-        self.start = (self.start + octets).min(self.buffer.len());
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
-        }
-    }
-
-    /// Overwrites the first octets, which held a password.
-    fn wipe(&mut self, octets: usize) {
-        if let Some(secret) = self.buffer.get_mut(self.start..self.start + octets) {
-            secret.zeroize();
-        }
-    }
-
-    /// Gives an empty buffer's memory back.
-    fn release(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = Vec::new();
-        }
-    }
-
-    /// Reads once; 0 is the end of the stream.
-    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, stream)).await
-    }
-
-    /// Reads onto the stack and keeps only what came: waiting costs no buffer.
-    fn poll_read<S: AsyncRead + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut S,
-    ) -> Poll<io::Result<usize>> {
-        let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
-        let mut read = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        self.buffer.extend_from_slice(read.filled());
-        Poll::Ready(Ok(read.filled().len()))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Tests of one connection: time limits, bursts and memory.
 
+use super::super::input::READ_SIZE;
 use super::*;
 use crate::clock::Clock;
 use crate::spool::{Slots, Spool, SpoolSettings};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::advance;
 
@@ -29,6 +32,7 @@ impl World {
         let server = tokio::spawn(serve_client(
             stream,
             Peer::from(IpAddr::from([192, 0, 2, 1])),
+            Vec::new(),
             surroundings(&spool),
         ));
         Self {
@@ -90,6 +94,8 @@ fn surroundings(spool: &Spool) -> Arc<Surroundings> {
         logins: Logins::new("no-such-file".into()),
         maillog: Maillog,
         stop: CancellationToken::new(),
+        tls: TlsMode::Off,
+        certificate: None,
     })
 }
 
@@ -157,7 +163,7 @@ async fn an_endless_line_needs_bounded_memory() {
     );
     let surroundings = surroundings(&spool);
     let mut connection = Connection {
-        stream,
+        stream: Wire::Plain(stream),
         client: client_address,
         input,
         output,
@@ -172,7 +178,7 @@ async fn an_endless_line_needs_bounded_memory() {
     };
     let (line, ()) = tokio::join!(connection.next_line(), talk);
     assert!(matches!(line, Ok(Line::TooLong)));
-    assert!(connection.input.buffer.capacity() <= 2 * (READ_SIZE + 4 * 1024));
+    assert!(connection.input.capacity() <= 2 * (READ_SIZE + 4 * 1024));
 }
 
 #[tokio::test]
@@ -182,6 +188,7 @@ async fn an_idle_connection_costs_little() {
     let idle = serve_client(
         stream,
         Peer::from(IpAddr::from([192, 0, 2, 1])),
+        Vec::new(),
         surroundings(&spool),
     );
     assert!(size_of_val(&idle) < 2048, "{}", size_of_val(&idle));

@@ -2,8 +2,13 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `listener` | sockets: binding, accepting, limits, the end |
-//! | `connection` | one client: reading, writing, timeouts; any stream, so that TLS is a wrapper around one |
+//! | `listener` | accepting clients, limits, the end |
+//! | `socket` | opening TCP and Unix sockets and those of systemd; `holder`: which program is in the way |
+//! | `proxy` | the PROXY header of a load balancer; no I/O |
+//! | `connection` | one client: reading, writing, timeouts; any stream |
+//! | `input` | what was read and not yet used |
+//! | `tls` | a stream that can begin TLS, and its failures in plain words |
+//! | `certificate` | reading certificates again when they change; `own_certificate`: making one |
 //! | `session` | what to answer to a line; no I/O |
 //! | `login` `auth` | the part of a session that is about logging in; no I/O |
 //! | `command` | what a line says |
@@ -13,15 +18,25 @@
 //! ever changes where a message ends. What devices really do is written down as dialogs in `tests/dialogs/`.
 
 mod auth;
+mod certificate;
 mod command;
 mod connection;
 mod data;
+mod holder;
+mod input;
 mod listener;
 mod login;
+mod own_certificate;
+mod proxy;
 mod session;
+mod socket;
+mod stream;
+mod tls;
 
+pub use certificate::CertificateError;
 pub use data::{DataReader, Decoded};
-pub use listener::{BindError, Bound, Services, bind, serve};
+pub use listener::{Bound, Premises, Services, bind, serve};
 pub use session::{
     Action, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_RECIPIENTS, Session, SessionSettings, Step,
 };
+pub use socket::{BindError, Inherited, Place};

@@ -36,6 +36,8 @@ pub struct SessionSettings {
     pub max_message_size: u64,
     /// Who may do how much.
     pub access: Access,
+    /// True if STARTTLS is offered (RFC 3207).
+    pub starttls: bool,
 }
 
 /// One client's session.
@@ -46,6 +48,7 @@ pub struct Session {
     greeting: String,
     esmtp: bool,
     pub(super) standing: Standing,
+    tls: bool,
     pub(super) transaction: Option<Box<Transaction>>,
     bad_in_a_row: u32,
     bad: u32,
@@ -69,6 +72,8 @@ pub enum Action {
     Continue,
     /// The message follows, up to its final dot; then [`Session::data_finished`].
     ReadData(Box<Incoming>),
+    /// TLS begins; then [`Session::tls_started`].
+    StartTls,
     /// So many octets follow that are no commands and not wanted either.
     Discard(u64),
     /// This login is to be checked; then [`Session::login_checked`] has the answer, and the reply of this step is not
@@ -118,6 +123,7 @@ impl Session {
             greeting,
             esmtp: false,
             standing: Standing::Unknown,
+            tls: false,
             transaction: None,
             bad_in_a_row: 0,
             bad: 0,
@@ -150,6 +156,37 @@ impl Session {
             false => Reply::new(500, 5, 2, "the line is too long"),
         };
         self.judge(answer(reply))
+    }
+
+    /// TLS has begun. Everything that was said before it is forgotten (RFC 3207 §4.2): it may have been said by
+    /// somebody on the way.
+    pub fn tls_started(&mut self) {
+        self.tls = true;
+        self.greeting = String::new();
+        self.esmtp = false;
+        self.standing = Standing::Unknown;
+        self.transaction = None;
+    }
+
+    /// True if a client that begins TLS without a word may.
+    #[must_use]
+    pub fn may_start_tls(&self) -> bool {
+        self.settings.starttls && !self.tls
+    }
+
+    /// What to do instead of [`Action::StartTls`] if more commands came with STARTTLS. Somebody on the way may have
+    /// added them, so that they seem to come through TLS (RFC 3207 §6, CVE-2011-0411).
+    #[must_use]
+    pub fn commands_behind_starttls(&self) -> Step {
+        Step {
+            refused: true,
+            ..close(Reply::new(
+                554,
+                7,
+                0,
+                "commands came together with STARTTLS, before its answer: nothing of it is trusted, closing the connection",
+            ))
+        }
     }
 
     /// The answer after the final dot: the message is on the disk under this id, or it is not ours.
@@ -192,12 +229,7 @@ impl Session {
                 "this is smtp-oauth-bridge; commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
             )),
             Command::Quit => close(Reply::new(221, 0, 0, "Bye")),
-            Command::StartTls => answer(Reply::new(
-                502,
-                5,
-                1,
-                "STARTTLS is not offered here: switch encryption off for this server in the device",
-            )),
+            Command::StartTls => self.starttls(),
             Command::Auth => answer(Reply::new(
                 502,
                 5,
@@ -214,7 +246,36 @@ impl Session {
                     "BDAT is not offered here: send the message with DATA",
                 ))
             },
+            // Relayed mail would seem to come from the load balancer, which may be allowed more than the client.
+            Command::Proxy => Step {
+                refused: true,
+                ..close(Reply::new(
+                    500,
+                    5,
+                    2,
+                    "a PROXY header is not taken from this address: it is not in `proxy_protocol` of this listener",
+                ))
+            },
             Command::Foreign => close(Reply::new(500, 5, 2, "this is an SMTP server")),
+        }
+    }
+
+    /// RFC 3207 §4.
+    fn starttls(&self) -> Step {
+        if self.tls {
+            return answer(Reply::new(503, 5, 1, "the connection is encrypted already"));
+        }
+        if !self.settings.starttls {
+            return answer(Reply::new(
+                502,
+                5,
+                1,
+                "STARTTLS is not offered here: switch encryption off for this server in the device",
+            ));
+        }
+        Step {
+            action: Action::StartTls,
+            ..answer(Reply::new(220, 0, 0, "Ready to start TLS"))
         }
     }
 
@@ -227,13 +288,16 @@ impl Session {
             return answer(reply);
         }
         let reply = self.offer_login(reply);
-        answer(
-            reply
-                .line("PIPELINING")
-                .line(format!("SIZE {}", self.settings.max_message_size))
-                .line("8BITMIME")
-                .line("ENHANCEDSTATUSCODES"),
-        )
+        let mut reply = reply
+            .line("PIPELINING")
+            .line(format!("SIZE {}", self.settings.max_message_size))
+            .line("8BITMIME")
+            .line("ENHANCEDSTATUSCODES");
+        // RFC 3207 §4.2: not offered again.
+        if self.may_start_tls() {
+            reply = reply.line("STARTTLS");
+        }
+        answer(reply)
     }
 
     /// MAIL. It is served without HELO too, as Postfix does: scripts forget it, and nothing depends on it.
@@ -313,7 +377,7 @@ impl Session {
             greeting: self.greeting.clone(),
             esmtp: self.esmtp,
             listener: self.settings.listener.clone(),
-            tls: false,
+            tls: self.tls,
             user: self.user().map(|user| user.name.clone()),
         };
         Step {
@@ -429,122 +493,11 @@ impl SessionSettings {
             listener: "test".into(),
             max_message_size: 1000,
             access: Access::default(),
+            starttls: false,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session() -> Session {
-        let settings = SessionSettings::sample();
-        Session::new(Arc::new(settings), "192.0.2.1".parse().unwrap())
-    }
-
-    fn code(session: &mut Session, line: &str) -> u16 {
-        session.command(line.as_bytes(), || Room::Enough).reply.code()
-    }
-
-    #[test]
-    fn sequences_of_commands() {
-        for (lines, codes) in [
-            ("RCPT TO:<b@x>|DATA", vec![503, 503]),
-            (
-                "MAIL FROM:<a@x>|DATA|RCPT TO:<b@x>|DATA",
-                vec![250, 554, 250, 354],
-            ),
-            (
-                "MAIL FROM:<a@x>|MAIL FROM:<b@x>|RSET|MAIL FROM:<b@x>",
-                vec![250, 503, 250, 250],
-            ),
-            ("MAIL FROM:<a@x>|HELO x|RCPT TO:<b@x>", vec![250, 250, 503]),
-            (
-                "MAIL FROM:<a@x>|RCPT TO:<b@x>|DATA|DATA",
-                vec![250, 250, 354, 503],
-            ),
-            (
-                "MAIL FROM:<a@x> SIZE=1001|MAIL FROM:<a@x> SIZE=1000",
-                vec![552, 250],
-            ),
-            (
-                "STARTTLS|AUTH PLAIN|BDAT 1|VRFY x|EXPN x|HELP|NOOP|QUIT",
-                vec![502, 502, 502, 252, 502, 214, 250, 221],
-            ),
-        ] {
-            let mut session = session();
-            let said: Vec<u16> = lines.split('|').map(|line| code(&mut session, line)).collect();
-            assert_eq!(said, codes, "{lines}");
-        }
-    }
-
-    #[test]
-    fn the_message_carries_envelope_and_origin() {
-        let mut session = session();
-        for line in [
-            "EHLO scanner",
-            "MAIL FROM:<a@x> BODY=8BITMIME",
-            "RCPT TO:<b@x>",
-            "RCPT TO:<B@X>",
-        ] {
-            assert_eq!(code(&mut session, line), 250);
-        }
-        let Action::ReadData(incoming) = session.command(b"DATA", || Room::Enough).action else {
-            panic!("a message follows");
-        };
-        assert_eq!(incoming.envelope.recipients().len(), 1);
-        assert_eq!(incoming.envelope.body_type(), BodyType::EightBitMime);
-        let Origin {
-            client,
-            greeting,
-            esmtp,
-            listener,
-            ..
-        } = incoming.origin;
-        assert_eq!((client, esmtp), ("192.0.2.1".parse().unwrap(), true));
-        assert_eq!((greeting.as_str(), listener.as_str()), ("scanner", "test"));
-    }
-
-    #[test]
-    fn what_is_said_after_the_final_dot() {
-        let mut session = session();
-        for (error, code) in [
-            (DataError::TooLarge, 552),
-            (DataError::Full, 452),
-            (DataError::Disk, 451),
-        ] {
-            assert_eq!(session.data_finished(Err(error)).code(), code);
-        }
-    }
-
-    #[test]
-    fn without_room_no_message_begins() {
-        let mut session = session();
-        let step = session.command(b"MAIL FROM:<a@x>", || Room::Full);
-        assert_eq!((step.reply.code(), step.refused), (452, true));
-        assert_eq!(code(&mut session, "RCPT TO:<b@x>"), 503);
-    }
-
-    #[test]
-    fn bad_commands_end_a_session_but_an_accepted_message_excuses_them() {
-        let mut in_a_row = session();
-        let codes: Vec<u16> = (0..MAX_BAD_IN_A_ROW).map(|_| code(&mut in_a_row, "X")).collect();
-        assert_eq!(codes.iter().filter(|&&c| c == 500).count(), 19);
-        assert_eq!(codes.last(), Some(&421));
-
-        let mut in_all = session();
-        let mut excused = session();
-        for n in 1..=MAX_BAD {
-            assert_eq!(code(&mut in_all, "X") == 421, n == MAX_BAD);
-            assert_eq!(code(&mut excused, "X"), 500);
-            assert_eq!(code(&mut in_all, "NOOP"), 250);
-            let id = QueueId::new(crate::mail::Timestamp::from_millis(0));
-            assert_eq!(excused.data_finished(Ok(id)).code(), 250);
-        }
-    }
-
-    #[test]
-    fn an_idle_session_is_small() {
-        assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

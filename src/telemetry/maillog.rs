@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `accepted` | 250 was said | `from` `to` `size` `client` `greeting` `listener` |
 //! | `refused` | a client, sender, recipient or message was turned away | `client` `listener` `reply` |
+//! | `no TLS` | a handshake failed | `client` `listener` `reason` |
 //! | `lost` | the connection broke before the final dot | `client` `listener` `octets` |
 //! | `planned` | the parts were decided | `part` `account` `mailbox` `recipients` `changes` |
 //! | `relayed` | the upstream took it for these recipients | `part` `to` `account` `mailbox` `upstream` `attempt` `age` |
@@ -69,6 +70,11 @@ impl Maillog {
     /// A client, sender, recipient or message was turned away with `reply`.
     pub fn refused(&self, client: Client<'_>, reply: &str) {
         warn!(target: "mail", client = %client.address, listener = client.listener, reply, "refused");
+    }
+
+    /// A client and we could not agree on TLS; the connection is closed.
+    pub fn no_tls(&self, client: Client<'_>, reason: &str) {
+        warn!(target: "mail", client = %client.address, listener = client.listener, reason, "no TLS");
     }
 
     /// The connection broke after `octets` of a message, before the final dot.

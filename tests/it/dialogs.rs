@@ -3,7 +3,7 @@
 use smtp_oauth_bridge::clock::Clock;
 use smtp_oauth_bridge::config::{Access, AuthMode, Bind, Listener, TlsMode};
 use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
-use smtp_oauth_bridge::smtp::{self, Services};
+use smtp_oauth_bridge::smtp::{self, Premises, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
 use smtp_oauth_bridge::telemetry::Maillog;
 use smtp_oauth_bridge::users::{self, Logins, Senders};
@@ -280,8 +280,14 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
     if !people.is_empty() {
         users::edit::<users::UsersError>(&users_file, |_| Ok(people)).unwrap();
     }
-    let bound = smtp::bind(&listener).map_err(|e| format!(": {e}"))?;
-    let address = bound[0].address();
+    let mut premises = Premises::new(
+        "bridge.test".into(),
+        shared.directory.path().into(),
+        Clock::machine(),
+        Vec::new(),
+    );
+    let bound = smtp::bind(&listener, &mut premises).map_err(|e| format!(": {e}"))?;
+    let address = bound[0].address().unwrap();
     let stop = CancellationToken::new();
     let services = Services {
         hostname: "bridge.test".into(),
