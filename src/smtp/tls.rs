@@ -91,6 +91,8 @@ pub(super) fn reason(error: &io::Error) -> String {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::SupportedVersionsExtensionRequired
+            // TLS 1.2 brought it (RFC 5246 §7.4.1.4.1).
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         )
         | Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => TOO_OLD,

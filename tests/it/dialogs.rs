@@ -1,5 +1,8 @@
 //! Runs every file of `tests/dialogs` against the real listener and a real spool (README.md there has the format).
 
+mod client;
+
+use client::Client;
 use smtp_oauth_bridge::clock::Clock;
 use smtp_oauth_bridge::config::{Access, AuthMode, Bind, Listener, TlsMode};
 use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
@@ -12,9 +15,6 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
 /// A dialog that hangs for so long has failed.
@@ -32,6 +32,9 @@ enum Directive {
     Close,
     Reset,
     Closed,
+    Alert,
+    StartTls,
+    RefuseTls,
     Stop,
 }
 
@@ -41,6 +44,7 @@ struct Dialog {
     queue: Vec<(String, Vec<u8>)>,
     log: Vec<String>,
     quiet: bool,
+    in_one_piece: bool,
 }
 
 #[tokio::test]
@@ -86,7 +90,7 @@ async fn run_file(path: &Path, shared: &mut Shared) -> Result<(), String> {
         .map(|(_, d)| if let Directive::Say(s) = d { s.len() } else { 0 })
         .sum();
     run(&dialog, false, shared).await?;
-    if said <= TRICKLE_LIMIT {
+    if said <= TRICKLE_LIMIT && !dialog.in_one_piece {
         run(&dialog, true, shared)
             .await
             .map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
@@ -115,6 +119,9 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "max_message_size",
                 "max_connections",
                 "allow",
+                "tls",
+                "proxy_protocol",
+                "unix",
                 "auth",
                 "old_auth_line",
                 "user",
@@ -168,8 +175,12 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "C closes" => push(Directive::Close),
                 "C resets" => push(Directive::Reset),
                 "S closes" => push(Directive::Closed),
-                "the daemon stops" => push(Directive::Stop),
+                "S closes with a TLS alert" => push(Directive::Alert),
+                "C starts TLS" => push(Directive::StartTls),
+                "C refuses the certificate" => push(Directive::RefuseTls),
                 "the log is quiet" => dialog.quiet = true,
+                "in one piece only" => dialog.in_one_piece = true,
+                "the daemon stops" => push(Directive::Stop),
                 _ => return Err(fail("unknown directive")),
             }
         }
@@ -221,6 +232,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         max_connections: 10,
         access: Access::default(),
     };
+    let home = tempfile::tempdir().unwrap();
     let (mut max_size, mut broken, mut people) = (SPOOL_SIZE, false, String::new());
     for (n, directive) in &dialog.directives {
         let Directive::Set(key, value) = directive else {
@@ -250,6 +262,17 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
                 let senders = Senders::new(&senders).map_err(|e| format!(":{n}: {e}"))?;
                 people = users::add(&people, name, &hash, &senders);
             }
+            "tls" => {
+                listener.tls = match value.as_str() {
+                    "starttls" => TlsMode::StartTls,
+                    "implicit" => TlsMode::Implicit,
+                    _ => return Err(format!(":{n}: not a kind of TLS")),
+                };
+            }
+            "proxy_protocol" => {
+                listener.proxy_protocol = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?];
+            }
+            "unix" => listener.bind = vec![Bind::Unix(home.path().join("socket"))],
             "allow" => listener.allow = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?],
             _ => broken = true,
         }
@@ -275,7 +298,6 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
 
-    let home = tempfile::tempdir().unwrap();
     let users_file = home.path().join("users");
     if !people.is_empty() {
         users::edit::<users::UsersError>(&users_file, |_| Ok(people)).unwrap();
@@ -287,7 +309,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         Vec::new(),
     );
     let bound = smtp::bind(&listener, &mut premises).map_err(|e| format!(": {e}"))?;
-    let address = bound[0].address().unwrap();
+    let place = bound[0].place().clone();
     let stop = CancellationToken::new();
     let services = Services {
         hostname: "bridge.test".into(),
@@ -297,7 +319,8 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
     };
     let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));
     let outcome = async {
-        let mut client = Client::connect(address, trickle, stop.clone()).await;
+        let certificate = shared.directory.path().join("tls/certificate.pem");
+        let mut client = Client::connect(&place, certificate, trickle, stop.clone()).await;
         for (n, directive) in &dialog.directives {
             client
                 .perform(directive)
@@ -361,113 +384,6 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         return Err(format!(": not one `accepted` for each message:\n{log}"));
     }
     Ok(())
-}
-
-struct Client {
-    reader: Option<BufReader<OwnedReadHalf>>,
-    writer: Option<OwnedWriteHalf>,
-    pending: Vec<u8>,
-    trickle: bool,
-    stop: CancellationToken,
-}
-
-impl Client {
-    async fn connect(address: std::net::SocketAddr, trickle: bool, stop: CancellationToken) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (reader, writer) = stream.into_split();
-        Self {
-            reader: Some(BufReader::new(reader)),
-            writer: Some(writer),
-            pending: Vec::new(),
-            trickle,
-            stop,
-        }
-    }
-
-    async fn perform(&mut self, directive: &Directive) -> Result<(), String> {
-        if let Directive::Say(octets) = directive {
-            // What is said without waiting for a reply is sent in one piece.
-            self.pending.extend(octets);
-            return Ok(());
-        }
-        self.send().await;
-        match directive {
-            Directive::Set(..) | Directive::Say(_) => Ok(()),
-            Directive::Hear(pattern) => {
-                let heard = self.hear().await?;
-                let text = heard.strip_suffix("\r\n").unwrap_or(&heard);
-                like(pattern, text)
-            }
-            Directive::HearReply(pattern) => {
-                let mut lines: Vec<String> = Vec::new();
-                loop {
-                    let line = self.hear().await?;
-                    lines.push(line.trim_end_matches("\r\n").to_owned());
-                    if line.as_bytes().get(3) != Some(&b'-') {
-                        break like(pattern, &lines.join("\n"));
-                    }
-                }
-            }
-            Directive::Close => {
-                self.writer = None;
-                Ok(())
-            }
-            Directive::Reset => {
-                let writer = self.writer.take().ok_or("it is closed already")?;
-                let stream: &TcpStream = writer.as_ref();
-                socket2::SockRef::from(stream)
-                    .set_linger(Some(Duration::ZERO))
-                    .unwrap();
-                writer.forget();
-                self.reader = None;
-                Ok(())
-            }
-            Directive::Closed => self.silence().await,
-            Directive::Stop => {
-                self.stop.cancel();
-                Ok(())
-            }
-        }
-    }
-
-    async fn hear(&mut self) -> Result<String, String> {
-        let mut line = Vec::new();
-        let reader = self.reader.as_mut().ok_or("it is closed already")?;
-        // Where it closes or fails, the line is not what is expected.
-        let _ = reader.read_until(b'\n', &mut line).await;
-        Ok(String::from_utf8_lossy(&line).into_owned())
-    }
-
-    async fn send(&mut self) {
-        let octets = std::mem::take(&mut self.pending);
-        let Some(writer) = &mut self.writer else { return };
-        let pieces = octets.chunks(if self.trickle { 1 } else { octets.len().max(1) });
-        for piece in pieces {
-            // A server that has closed is noticed where its silence is not expected.
-            let _ = writer.write_all(piece).await;
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Nothing more is said by either side.
-    async fn end(mut self) -> Result<(), String> {
-        self.send().await;
-        self.writer = None;
-        self.silence().await
-    }
-
-    async fn silence(&mut self) -> Result<(), String> {
-        let mut more = Vec::new();
-        if let Some(reader) = &mut self.reader {
-            let _ = reader.read_to_end(&mut more).await;
-        }
-        if more.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("also heard {:?}", String::from_utf8_lossy(&more)))
-        }
-    }
 }
 
 /// A spool that serves many dialogs.
