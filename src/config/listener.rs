@@ -86,6 +86,7 @@ fn listener(mut section: Section<'_>, names: &mut Vec<String>, binds: &mut Vec<B
             size => Some(size),
         }
     });
+    let lenient = section.defaulted("lenient", "true", |field| field.boolean());
     let max_connections = section.defaulted("max_connections", "1000", |field| {
         usize::try_from(field.integer(1..=100_000)?).ok()
     });
@@ -101,6 +102,7 @@ fn listener(mut section: Section<'_>, names: &mut Vec<String>, binds: &mut Vec<B
         tls: tls?,
         certificate: certificate?,
         max_message_size: max_message_size?,
+        lenient: lenient?,
         max_connections: max_connections?,
         access: access?,
     })

@@ -69,6 +69,8 @@ pub struct Listener {
     pub certificate: Option<CertificateFiles>,
     /// The largest message in octets, as announced by SIZE (RFC 1870).
     pub max_message_size: u64,
+    /// True if parameters of MAIL and RCPT that mean nothing are ignored instead of refused.
+    pub lenient: bool,
     /// How many connections may be open at once on all addresses of this listener.
     pub max_connections: usize,
     /// Who may do how much.

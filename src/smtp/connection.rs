@@ -1,5 +1,6 @@
 //! One client: reads, writes and waits, and asks the session what to say.
 
+use super::bdat::Chunked;
 use super::certificate::Current;
 use super::data::{DataReader, Decoded};
 use super::input::Input;
@@ -70,24 +71,27 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         input,
         output,
         session,
+        chunked: None,
         surroundings,
     };
     let end = connection.run().await;
     connection.finish(end).await;
 }
 
-struct Connection<S> {
+pub(super) struct Connection<S> {
     stream: Wire<S>,
     client: Peer,
-    input: Input,
+    pub(super) input: Input,
     output: Vec<u8>,
-    session: Session,
-    surroundings: Arc<Surroundings>,
+    pub(super) session: Session,
+    /// What has come of a message by BDAT, between two chunks of it.
+    pub(super) chunked: Option<Box<Chunked>>,
+    pub(super) surroundings: Arc<Surroundings>,
 }
 
 /// Why a connection ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// The session said so.
     Closed,
     /// The client went away.
@@ -123,6 +127,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let greeting = self.session.greeting();
         self.say(&greeting);
         loop {
+            // RSET, EHLO or TLS in the middle of a message: what has come of it is forgotten.
+            if !self.session.is_between_chunks() {
+                self.chunked = None;
+            }
             let step = match self.next_line().await {
                 Ok(Line::Whole(octets)) => {
                     let line = self.input.unread().get(..octets).unwrap_or_default();
@@ -156,7 +164,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 continue;
             }
-            self.say(&reply);
             if refused {
                 self.surroundings
                     .maillog
@@ -164,12 +171,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // Boxed, so that an idle connection does not carry the room for a message.
             let done = match action {
-                Action::Continue => Ok(()),
-                Action::ReadData(incoming) => Box::pin(self.receive(*incoming)).await,
-                Action::StartTls => Box::pin(self.start_tls()).await,
-                Action::Discard(octets) => Box::pin(self.discard(octets)).await,
+                Action::Continue => {
+                    self.say(&reply);
+                    Ok(())
+                }
+                Action::ReadData(incoming) => {
+                    self.say(&reply);
+                    Box::pin(self.receive(*incoming)).await
+                }
+                Action::StartTls => {
+                    self.say(&reply);
+                    Box::pin(self.start_tls()).await
+                }
+                Action::ReadChunk(chunk) => Box::pin(self.receive_chunk(chunk, &reply)).await,
+                Action::Discard(octets) => Box::pin(self.discard(octets, &reply)).await,
                 Action::CheckLogin(_) => Ok(()),
-                Action::Close => Err(End::Closed),
+                Action::Close => {
+                    self.say(&reply);
+                    Err(End::Closed)
+                }
             };
             if let Err(end) = done {
                 return end;
@@ -243,7 +263,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// The next command line. While it waits, and before each line, the end of the daemon is heard.
+    /// The next command line. While it waits, and before each line, the end of the daemon is heard, but not between
+    /// the chunks of a message.
     async fn next_line(&mut self) -> Result<Line, End> {
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (mut searched, mut skipping) = (0, false);
@@ -251,7 +272,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.flush().await?;
         }
         loop {
-            if self.surroundings.stop.is_cancelled() {
+            let may_stop = self.chunked.is_none();
+            if may_stop && self.surroundings.stop.is_cancelled() {
                 return Err(End::Stopping);
             }
             let unread = self.input.unread();
@@ -282,7 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let stop = self.surroundings.stop.clone();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(End::Stopping),
+                () = stop.cancelled(), if may_stop => return Err(End::Stopping),
                 read = timeout_at(deadline, self.input.read(&mut self.stream)) => heard(read)?,
             };
         }
@@ -336,6 +358,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(end);
             }
         };
+        self.conclude(draft, incoming).await;
+        Ok(())
+    }
+
+    /// Accepts a message that was read to its end, or refuses it, and says so.
+    pub(super) async fn conclude(&mut self, draft: Result<Draft, Refusal>, incoming: Incoming) {
         let Incoming { envelope, origin } = incoming;
         let result = match draft {
             Ok(draft) => draft.accept(envelope, origin).await.map_err(Refusal::Spool),
@@ -356,14 +384,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Err(refusal) => {
                 let reply = self.session.data_finished(Err(refusal.error()));
-                self.surroundings
-                    .maillog
-                    .refused(self.client(), &refusal.told(&reply));
+                self.tell_refused(&refusal, &reply);
                 reply
             }
         };
         self.say(&reply);
-        Ok(())
+    }
+
+    pub(super) fn tell_refused(&self, refusal: &Refusal, reply: &Reply) {
+        self.surroundings
+            .maillog
+            .refused(self.client(), &refusal.told(reply));
     }
 
     /// Reads a message to its final dot, into a draft as long as it can be taken.
@@ -396,13 +427,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if ended {
                 return Ok(draft);
             }
-            self.flush().await?;
-            heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)?;
+            self.hear_more().await?;
         }
     }
 
-    /// Reads octets that are not wanted.
-    async fn discard(&mut self, mut octets: u64) -> Result<(), End> {
+    /// The next piece of a message.
+    pub(super) async fn hear_more(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)
+    }
+
+    /// Reads octets that are not wanted, and answers then.
+    async fn discard(&mut self, mut octets: u64, reply: &Reply) -> Result<(), End> {
         loop {
             let used = usize::try_from(octets)
                 .unwrap_or(usize::MAX)
@@ -410,15 +446,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input.consume(used);
             octets -= used as u64;
             if octets == 0 {
+                self.say(reply);
                 return Ok(());
             }
-            self.flush().await?;
-            heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)?;
+            self.hear_more().await?;
         }
     }
 
     /// The last words.
     async fn finish(mut self, end: End) {
+        if let Some(chunked) = self.chunked.take() {
+            self.surroundings.maillog.lost(self.client(), chunked.octets());
+        }
         let client = self.client();
         match &end {
             End::Closed => {}
@@ -464,7 +503,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await;
     }
 
-    fn say(&mut self, reply: &Reply) {
+    pub(super) fn say(&mut self, reply: &Reply) {
         reply.write_to(&mut self.output);
     }
 
@@ -485,7 +524,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn client(&self) -> Client<'_> {
+    pub(super) fn client(&self) -> Client<'_> {
         Client {
             address: self.client,
             listener: &self.surroundings.settings.listener,
@@ -499,13 +538,13 @@ const SILENT: &str = "the device did not go on with it: perhaps it has no encryp
 
 /// Why a message is not taken.
 #[derive(Debug)]
-enum Refusal {
+pub(super) enum Refusal {
     TooLarge,
     Spool(AcceptError),
 }
 
 impl Refusal {
-    fn error(&self) -> DataError {
+    pub(super) fn error(&self) -> DataError {
         match self {
             Self::TooLarge => DataError::TooLarge,
             Self::Spool(AcceptError::Full(_)) => DataError::Full,

@@ -168,6 +168,7 @@ async fn an_endless_line_needs_bounded_memory() {
         input,
         output,
         session,
+        chunked: None,
         surroundings,
     };
     let talk = async {

@@ -58,6 +58,7 @@ struct Door {
     tls: TlsMode,
     certificate: Option<Current>,
     max_message_size: u64,
+    lenient: bool,
     max_connections: usize,
     access: Access,
     places: Arc<Semaphore>,
@@ -165,6 +166,7 @@ pub fn bind(listener: &Listener, premises: &mut Premises) -> Result<Vec<Bound>, 
         tls: listener.tls,
         certificate,
         max_message_size: listener.max_message_size,
+        lenient: listener.lenient,
         max_connections: listener.max_connections,
         access: listener.access,
         places: Arc::new(Semaphore::new(
@@ -205,6 +207,7 @@ pub async fn serve(sockets: Vec<Bound>, services: Services, stop: CancellationTo
             hostname: services.hostname.clone(),
             listener: bound.door.name.clone(),
             max_message_size: bound.door.max_message_size,
+            lenient: bound.door.lenient,
             access: bound.door.access,
             starttls: bound.door.tls == TlsMode::StartTls,
         };
@@ -483,6 +486,7 @@ mod tests {
             tls: TlsMode::Off,
             certificate: None,
             max_message_size: 1000,
+            lenient: true,
             max_connections: 1,
             access: Access::default(),
         }

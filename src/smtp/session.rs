@@ -1,19 +1,17 @@
 //! What is said between a client and us, without I/O: a line in, a reply and an action out.
 
-use super::command::{self, Command, CommandError, Ignored, Mail, PathError, Rcpt};
+use super::command::{self, Command, CommandError, PathError};
 use super::login::Standing;
+use super::replies;
+use super::transaction::Transaction;
 use crate::config::Access;
-use crate::mail::Address;
-use crate::mail::BodyType;
 use crate::mail::Envelope;
 use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Reply;
-use crate::mail::ReversePath;
 use crate::spool::Origin;
 use crate::spool::Room;
 use crate::users::Login;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Recipients of one message; the 100 of RFC 5321 §4.5.3.1.10 are the least that a server must take.
@@ -34,6 +32,8 @@ pub struct SessionSettings {
     pub listener: String,
     /// The largest message in octets (RFC 1870).
     pub max_message_size: u64,
+    /// True if parameters of MAIL and RCPT that mean nothing are ignored; else they are refused.
+    pub lenient: bool,
     /// Who may do how much.
     pub access: Access,
     /// True if STARTTLS is offered (RFC 3207).
@@ -57,7 +57,7 @@ pub struct Session {
 /// What is to be done about a line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The answer.
+    /// The answer; after [`Action::ReadChunk`] only if that went well, and after [`Action::Discard`] in any case.
     pub reply: Reply,
     /// What comes after the answer.
     pub action: Action,
@@ -74,13 +74,25 @@ pub enum Action {
     ReadData(Box<Incoming>),
     /// TLS begins; then [`Session::tls_started`].
     StartTls,
-    /// So many octets follow that are no commands and not wanted either.
+    /// A piece of the message follows. If it is the last, [`Session::data_finished`] has the answer; else it is the
+    /// reply of this step, or that of [`Session::chunk_failed`].
+    ReadChunk(Chunk),
+    /// So many octets follow that are no commands and not wanted either. Answer when they are read.
     Discard(u64),
     /// This login is to be checked; then [`Session::login_checked`] has the answer, and the reply of this step is not
     /// said.
     CheckLogin(Login),
     /// Nothing: the connection ends.
     Close,
+}
+
+/// A piece of a message (RFC 3030 §2).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// How long it is.
+    pub octets: u64,
+    /// The envelope, with the last piece.
+    pub incoming: Option<Box<Incoming>>,
 }
 
 /// The envelope of a message whose text follows, and where it comes from.
@@ -101,15 +113,6 @@ pub enum DataError {
     Full,
     /// The spool cannot be written.
     Disk,
-}
-
-/// What MAIL and RCPT said so far.
-#[derive(Debug)]
-pub(super) struct Transaction {
-    reverse_path: ReversePath,
-    body_type: BodyType,
-    recipients: Vec<Address>,
-    keys: HashSet<String>,
 }
 
 impl Session {
@@ -197,7 +200,7 @@ impl Session {
                 Reply::new(250, 0, 0, format!("Ok: queued as {id}"))
             }
             Err(DataError::TooLarge) => self.too_large(),
-            Err(DataError::Full) => full(),
+            Err(DataError::Full) => replies::full(),
             Err(DataError::Disk) => Reply::new(
                 451,
                 3,
@@ -220,14 +223,14 @@ impl Session {
             }
             Command::Noop => answer(Reply::new(250, 0, 0, "Ok")),
             // RFC 5321 §3.5.3: 252 where it is not disclosed who exists.
-            Command::Vrfy => answer(Reply::new(252, 5, 0, "send some mail, it will be relayed")),
-            Command::Expn => answer(Reply::new(502, 5, 1, "there are no lists here")),
-            Command::Help => answer(Reply::new(
-                214,
+            Command::Vrfy => answer(Reply::new(
+                252,
+                5,
                 0,
-                0,
-                "this is smtp-oauth-bridge; commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
+                "who exists is not told here: send the message, and a report will say if it cannot be delivered",
             )),
+            Command::Expn => answer(Reply::new(502, 5, 1, "there are no lists here")),
+            Command::Help => answer(replies::help(self.settings.max_message_size)),
             Command::Quit => close(Reply::new(221, 0, 0, "Bye")),
             Command::StartTls => self.starttls(),
             Command::Auth => answer(Reply::new(
@@ -236,16 +239,7 @@ impl Session {
                 1,
                 "login is not offered here and not needed: switch SMTP authentication off in the device",
             )),
-            // RFC 3030 §2: the octets follow whatever we answer; taken for commands, they could do harm.
-            Command::Bdat(octets) => Step {
-                action: Action::Discard(octets),
-                ..answer(Reply::new(
-                    502,
-                    5,
-                    1,
-                    "BDAT is not offered here: send the message with DATA",
-                ))
-            },
+            Command::Bdat(bdat) => self.bdat(bdat),
             // Relayed mail would seem to come from the load balancer, which may be allowed more than the client.
             Command::Proxy => Step {
                 refused: true,
@@ -292,6 +286,12 @@ impl Session {
             .line("PIPELINING")
             .line(format!("SIZE {}", self.settings.max_message_size))
             .line("8BITMIME")
+            .line("SMTPUTF8")
+            .line("CHUNKING")
+            .line("DSN")
+            // RFC 9422. There is no limit of messages in a session (MAILMAX).
+            .line(format!("LIMITS RCPTMAX={MAX_RECIPIENTS}"))
+            .line("HELP")
             .line("ENHANCEDSTATUSCODES");
         // RFC 3207 §4.2: not offered again.
         if self.may_start_tls() {
@@ -300,95 +300,28 @@ impl Session {
         answer(reply)
     }
 
-    /// MAIL. It is served without HELO too, as Postfix does: scripts forget it, and nothing depends on it.
-    fn mail(&mut self, mail: Mail, room: impl FnOnce() -> Room) -> Step {
-        self.note(&mail.ignored);
-        if self.transaction.is_some() {
-            return answer(Reply::new(
-                503,
-                5,
-                1,
-                "a message was already begun: send RCPT, or RSET to begin again",
-            ));
-        }
-        if let Some(reply) = self.forbidden(&mail.path) {
-            return refuse(reply);
-        }
-        if mail
-            .size
-            .is_some_and(|size| size > self.settings.max_message_size)
-        {
-            return refuse(self.too_large());
-        }
-        if room() == Room::Full {
-            return refuse(full());
-        }
-        self.transaction = Some(Box::new(Transaction {
-            reverse_path: mail.path,
-            body_type: mail.body,
-            recipients: Vec::new(),
-            keys: HashSet::new(),
-        }));
-        answer(Reply::new(250, 1, 0, "Ok"))
+    /// Who the client is.
+    pub(super) fn client(&self) -> Peer {
+        self.client
     }
 
-    fn rcpt(&mut self, rcpt: Rcpt) -> Step {
-        self.note(&rcpt.ignored);
-        let Some(transaction) = &mut self.transaction else {
-            return answer(Reply::new(503, 5, 1, "send MAIL FROM first"));
-        };
-        let recipient = rcpt.recipient;
-        if recipient.domain().is_empty() {
-            let text = format!("<{recipient}> has no domain: write the whole address, like name@example.com");
-            return refuse(Reply::new(550, 1, 3, text));
-        }
-        let key = recipient.key();
-        if !transaction.keys.contains(&key) {
-            // RFC 5321 §4.5.3.1.10: 452, and the client sends the rest in a message of its own.
-            if transaction.recipients.len() >= MAX_RECIPIENTS {
-                let text =
-                    format!("more than {MAX_RECIPIENTS} recipients: send to the others in another message");
-                return refuse(Reply::new(452, 5, 3, text));
-            }
-            transaction.keys.insert(key);
-            transaction.recipients.push(recipient);
-        }
-        answer(Reply::new(250, 1, 5, "Ok"))
-    }
-
-    fn data(&mut self) -> Step {
-        let Some(transaction) = &mut self.transaction else {
-            return answer(Reply::new(503, 5, 1, "send MAIL FROM and RCPT TO first"));
-        };
-        let recipients = std::mem::take(&mut transaction.recipients);
-        let reverse_path = transaction.reverse_path.clone();
-        let Ok(envelope) = Envelope::new(reverse_path, recipients, transaction.body_type) else {
-            // RFC 5321 §3.3.
-            return answer(Reply::new(
-                554,
-                5,
-                1,
-                "there is no valid recipient: send RCPT TO first",
-            ));
-        };
-        self.transaction = None;
-        let origin = Origin {
+    /// Where a message comes from that begins now.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
             client: self.client,
             greeting: self.greeting.clone(),
             esmtp: self.esmtp,
             listener: self.settings.listener.clone(),
             tls: self.tls,
             user: self.user().map(|user| user.name.clone()),
-        };
-        Step {
-            action: Action::ReadData(Box::new(Incoming { envelope, origin })),
-            ..answer(Reply::plain(354, "End data with <CR><LF>.<CR><LF>"))
         }
     }
 
     /// Counts bad commands and ends a session that has too many of them: it is not mail.
     pub(super) fn judge(&mut self, step: Step) -> Step {
-        if !matches!(step.reply.code(), 500..=504 | 535) {
+        // Chunks that were under way when one before them was refused are no mistakes of their own.
+        let is_excused = matches!(step.action, Action::Discard(_)) && self.transaction.is_some();
+        if is_excused || !matches!(step.reply.code(), 500..=504 | 535) {
             if step.reply.is_positive() {
                 self.bad_in_a_row = 0;
             }
@@ -410,18 +343,7 @@ impl Session {
         }
     }
 
-    fn note(&self, ignored: &[Ignored]) {
-        let (client, listener) = (self.client, &self.settings.listener);
-        for Ignored { parameter, known } in ignored {
-            if *known {
-                tracing::debug!(%client, listener, parameter, "a parameter without effect here was ignored");
-            } else {
-                tracing::info!(%client, listener, parameter, "an unknown parameter was ignored");
-            }
-        }
-    }
-
-    fn too_large(&self) -> Reply {
+    pub(super) fn too_large(&self) -> Reply {
         let limit = self.settings.max_message_size;
         let text = format!(
             "the message is larger than the {limit} octets that listener {} takes",
@@ -431,19 +353,17 @@ impl Session {
     }
 }
 
-fn full() -> Reply {
-    Reply::new(
-        452,
-        3,
-        1,
-        "there is no room for more mail at the moment, try again later",
-    )
-}
-
 fn refuse_line(error: &CommandError) -> Step {
     match error {
         CommandError::Unknown => answer(Reply::new(500, 5, 2, "this is not a command that is known here")),
         CommandError::NoArguments => answer(Reply::new(501, 5, 4, "DATA takes no argument")),
+        // The octets of that chunk would be taken for commands.
+        CommandError::ChunkSize => close(Reply::new(
+            501,
+            5,
+            4,
+            "BDAT without its number of octets: nobody knows where the next command is, closing the connection",
+        )),
         CommandError::Sender(PathError::Missing) => answer(Reply::new(
             501,
             5,
@@ -492,6 +412,7 @@ impl SessionSettings {
             hostname: "bridge.test".into(),
             listener: "test".into(),
             max_message_size: 1000,
+            lenient: true,
             access: Access::default(),
             starttls: false,
         }

@@ -1,6 +1,7 @@
 //! Tests of the session, which needs no socket.
 
 use super::*;
+use crate::mail::BodyType;
 
 fn session() -> Session {
     let settings = SessionSettings::sample();
@@ -34,7 +35,7 @@ fn sequences_of_commands() {
         ),
         (
             "STARTTLS|AUTH PLAIN|BDAT 1|VRFY x|EXPN x|HELP|NOOP|QUIT",
-            vec![502, 502, 502, 252, 502, 214, 250, 221],
+            vec![502, 502, 503, 252, 502, 214, 250, 221],
         ),
     ] {
         let mut session = session();

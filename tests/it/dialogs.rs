@@ -5,7 +5,7 @@ mod client;
 use client::Client;
 use smtp_oauth_bridge::clock::Clock;
 use smtp_oauth_bridge::config::{Access, AuthMode, Bind, Listener, TlsMode};
-use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
+use smtp_oauth_bridge::mail::{BodyType, QueueId, Recipient, Timestamp};
 use smtp_oauth_bridge::smtp::{self, Premises, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
 use smtp_oauth_bridge::telemetry::Maillog;
@@ -125,6 +125,7 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "auth",
                 "old_auth_line",
                 "user",
+                "lenient",
                 "spool_max_size",
                 "spool_broken",
             ]
@@ -229,6 +230,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         tls: TlsMode::Off,
         certificate: None,
         max_message_size: 1_000_000,
+        lenient: true,
         max_connections: 10,
         access: Access::default(),
     };
@@ -242,6 +244,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         match key.as_str() {
             "max_message_size" => listener.max_message_size = number()?,
             "max_connections" => listener.max_connections = number()? as usize,
+            "lenient" => listener.lenient = value == "yes",
             "spool_max_size" => max_size = number()?,
             "auth" => {
                 listener.access.auth = match value.as_str() {
@@ -413,7 +416,7 @@ impl Shared {
         }
     }
 
-    /// All messages that came since the last call: `<from> -> <to>,<to>` with `8BITMIME` if declared; and the body.
+    /// All messages that came since the last call: `<from> -> <to>,<to>` with what was asked for besides; and the body.
     async fn news(&mut self) -> Vec<(String, Vec<u8>)> {
         let store = self.spool.store();
         let now = Timestamp::from_millis(0);
@@ -427,10 +430,20 @@ impl Shared {
                 continue;
             }
             let (message, body) = store.message(id).await.unwrap();
-            let to: Vec<String> = message.envelope.addresses().map(|r| format!("<{r}>")).collect();
-            let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
-            if message.envelope.body_type() == BodyType::EightBitMime {
+            let envelope = &message.envelope;
+            let to: Vec<String> = envelope.recipients().iter().map(written).collect();
+            let mut head = format!("{} -> {}", envelope.reverse_path(), to.join(","));
+            if envelope.body_type() == BodyType::EightBitMime {
                 head.push_str(" 8BITMIME");
+            }
+            if envelope.smtputf8() {
+                head.push_str(" SMTPUTF8");
+            }
+            if let Some(ret) = envelope.ret() {
+                head.push_str(&format!(" RET={ret}"));
+            }
+            if let Some(id) = envelope.envelope_id() {
+                head.push_str(&format!(" ENVID={id}"));
             }
             let mut octets = Vec::new();
             let mut pieces = body.pieces(0).unwrap();
@@ -441,6 +454,18 @@ impl Shared {
         }
         messages
     }
+}
+
+/// A recipient as a dialog has it.
+fn written(recipient: &Recipient) -> String {
+    let mut text = format!("<{}>", recipient.address);
+    if let Some(notify) = recipient.notify {
+        text.push_str(&format!(" NOTIFY={notify}"));
+    }
+    if let Some(original) = &recipient.original {
+        text.push_str(&format!(" ORCPT={original}"));
+    }
+    text
 }
 
 fn like(pattern: &str, heard: &str) -> Result<(), String> {
