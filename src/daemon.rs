@@ -1,7 +1,7 @@
 //! Floor 7: the only file that knows everybody. Build, run, drain.
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Grant, OnUncertain};
+use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
 use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
@@ -9,8 +9,8 @@ use crate::smtp;
 use crate::spool::{Spool, SpoolError, SpoolSettings, Swept};
 use crate::telemetry::Maillog;
 use crate::upstream::{Graph, Upstream};
+use crate::users::Logins;
 use secrecy::SecretString;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ pub struct Daemon {
     spool: Spool,
     listeners: Vec<smtp::Bound>,
     runner: Runner,
+    logins: Logins,
     hostname: String,
 }
 
@@ -58,17 +59,33 @@ pub enum StartError {
 const GRACE: Duration = Duration::from_secs(20);
 
 impl Daemon {
-    /// Opens the spool, binds the sockets, prepares the accounts. Nothing is accepted or sent yet. Blocks on the
+    /// Opens the spool, binds the sockets, prepares the accounts; `inherited` are sockets that systemd has opened for
+    /// us, with their names. Nothing is accepted or sent yet. Blocks on the
     /// disk.
     ///
     /// # Errors
     /// [`StartError`]
-    pub fn build(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        let listeners = config
-            .listeners
-            .iter()
-            .map(smtp::bind)
-            .collect::<Result<Vec<_>, _>>()?;
+    pub fn build(
+        config: &Config,
+        clock: Clock,
+        inherited: Vec<(String, smtp::Inherited)>,
+    ) -> Result<Self, StartError> {
+        let mut premises = smtp::Premises::new(
+            config.hostname.clone(),
+            config.state_dir.clone(),
+            clock,
+            inherited,
+        );
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            listeners.extend(smtp::bind(listener, &mut premises)?);
+        }
+        for name in premises.unused() {
+            tracing::warn!(
+                name,
+                "systemd opened this socket, but no listener has it in `bind` (\"systemd:NAME\")"
+            );
+        }
         // A proxy cannot reach what is on this machine: the sandbox, or a test server.
         let local = config
             .accounts
@@ -103,18 +120,19 @@ impl Daemon {
         );
         Ok(Self {
             spool,
-            listeners: listeners.into_iter().flatten().collect(),
+            listeners,
             runner,
+            logins: logins(config),
             hostname,
         })
     }
 
     /// Where clients can connect: the listener's name and the real address.
     #[must_use]
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, smtp::Place)> {
         self.listeners
             .iter()
-            .map(|bound| (bound.listener().to_owned(), bound.address()))
+            .map(|bound| (bound.listener().to_owned(), bound.place().clone()))
             .collect()
     }
 
@@ -126,6 +144,7 @@ impl Daemon {
         let services = smtp::Services {
             hostname: self.hostname,
             intake: self.spool.intake(),
+            logins: self.logins,
             maillog: Maillog,
         };
         let accepting = within_grace(
@@ -157,6 +176,17 @@ async fn within_grace(work: impl Future<Output = ()>, stop: &CancellationToken) 
             tracing::warn!("clients that were still sending were cut off; they will send again");
         }
     }
+}
+
+/// Those of the users file, which is read now if a listener asks for logins.
+fn logins(config: &Config) -> Logins {
+    let logins = Logins::new(config.users.file.clone());
+    let asked =
+        |listener: &config::Listener| matches!(listener.access.auth, AuthMode::Optional | AuthMode::Required);
+    if config.listeners.iter().any(asked) {
+        logins.look();
+    }
+    logins
 }
 
 fn upstream(account: &config::Account, client: &reqwest::Client) -> Result<Arc<dyn Upstream>, StartError> {

@@ -9,7 +9,7 @@
 //! 6  sandbox    a Microsoft 365 look-alike
 //! 5  smtp  delivery    strangers to each other: they meet only in the spool
 //! 4  upstream   the ways out: Graph
-//! 3  spool  oauth  policy
+//! 3  spool  oauth  policy  users
 //! 2  config  db  explain  http  shutdown  telemetry
 //! 1  clock
 //! 0  mail       the words
@@ -32,3 +32,4 @@ pub mod smtp;
 pub mod spool;
 pub mod telemetry;
 pub mod upstream;
+pub mod users;

@@ -24,6 +24,54 @@ pub(super) enum Command {
     Check,
     /// Run the Microsoft 365 look-alike alone, for tests
     Sandbox(Places),
+    /// Who may log in to a listener with a login; a running bridge sees every change by itself
+    User {
+        /// The users file [default: that of the configuration]
+        #[arg(long, global = true, value_name = "FILE")]
+        file: Option<PathBuf>,
+
+        #[command(subcommand)]
+        command: User,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum User {
+    /// Add a user, or give one a new password
+    Add {
+        /// What it logs in as: any name
+        name: String,
+
+        /// An address that it may send as, or *@domain; may be repeated [default: any; an old user's stay as they are]
+        #[arg(long = "sender", value_name = "ADDRESS")]
+        senders: Vec<String>,
+
+        #[command(flatten)]
+        password: PasswordFrom,
+    },
+    /// Remove a user
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// List the users, and the lines of the file that are not understood
+    List,
+    /// Find out whether a password is right
+    Verify {
+        /// The user's name
+        name: String,
+
+        #[command(flatten)]
+        password: PasswordFrom,
+    },
+}
+
+/// Where a password comes from. There is no option with the password itself: others would see it in `ps`.
+#[derive(Debug, Args)]
+pub(super) struct PasswordFrom {
+    /// Read the password from the first line of standard input instead of asking for it
+    #[arg(long)]
+    pub(super) password_stdin: bool,
 }
 
 #[derive(Debug, Args)]

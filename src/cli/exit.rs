@@ -12,6 +12,10 @@ pub(super) struct Failure {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
+    /// The answer is no.
+    No = 1,
+    /// What was typed is wrong (`EX_DATAERR`).
+    Data = 65,
     /// The configuration is wrong (`EX_CONFIG`).
     Config = 78,
     /// Something on this machine is not as it must be (`EX_OSERR`).
@@ -24,6 +28,20 @@ impl Failure {
     pub(super) fn config(text: impl fmt::Display) -> Self {
         Self {
             kind: Kind::Config,
+            text: text.to_string(),
+        }
+    }
+
+    pub(super) fn data(text: impl fmt::Display) -> Self {
+        Self {
+            kind: Kind::Data,
+            text: text.to_string(),
+        }
+    }
+
+    pub(super) fn refused(text: impl fmt::Display) -> Self {
+        Self {
+            kind: Kind::No,
             text: text.to_string(),
         }
     }

@@ -3,9 +3,12 @@
 mod args;
 mod check;
 mod exit;
+mod inherited;
+mod password;
 mod run;
 mod sandbox;
 mod surroundings;
+mod user;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -21,6 +24,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(cli.config.as_deref(), &args),
         Command::Check => check::check(cli.config.as_deref()),
         Command::Sandbox(places) => sandbox::sandbox(&places),
+        Command::User { file, command } => user::user(cli.config.as_deref(), file, command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use super::args::Run;
 use super::exit::Failure;
 use super::sandbox::Behind;
-use super::{runtime, say, surroundings};
+use super::{inherited, runtime, say, surroundings};
 use crate::clock::Clock;
 use crate::config::{Loaded, LogFormat};
 use crate::daemon::{Daemon, Stop};
@@ -54,8 +54,10 @@ async fn bridge(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let inherited = inherited::sockets().map_err(Failure::system)?;
     // Blocks on the disk, before anything else runs.
-    let daemon = tokio::task::block_in_place(|| Daemon::build(config, clock)).map_err(Failure::system)?;
+    let daemon =
+        tokio::task::block_in_place(|| Daemon::build(config, clock, inherited)).map_err(Failure::system)?;
     ready(&daemon);
     daemon.run(stop).await;
     Ok(())

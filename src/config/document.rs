@@ -35,6 +35,8 @@ pub(super) enum Value {
     String(String),
     /// A whole number that fits.
     Integer(i64),
+    /// `true` or `false`.
+    Boolean(bool),
     /// What no key has for a type, in words.
     Other(&'static str),
     List(Vec<Node>),
@@ -146,7 +148,7 @@ fn convert(value: DeValue<'_>, lines: &Lines<'_>) -> Value {
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
             .map_or(Value::Other("a number that is too large"), Value::Integer),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Boolean(boolean) => Value::Boolean(boolean),
         DeValue::Datetime(_) => Value::Other("a date or time"),
         DeValue::Array(array) => Value::List(array.into_iter().map(|item| node(item, lines)).collect()),
         DeValue::Table(inner) => Value::Table(table(inner, lines)),

@@ -35,6 +35,18 @@ impl<'c> Field<'c> {
             .warn(self.node.place.clone(), &self.path, message, hint);
     }
 
+    /// The same key and place without the value: to note something about all of a list when it has been read.
+    pub(super) fn clone_place(&self) -> Self {
+        Self {
+            context: self.context,
+            node: Node {
+                place: self.node.place.clone(),
+                value: Value::Other("nothing"),
+            },
+            path: self.path.clone(),
+        }
+    }
+
     /// The text of a string.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.node.value {
@@ -92,6 +104,20 @@ impl<'c> Field<'c> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let text = match &self.node.value {
+            Value::Boolean(boolean) => return Some(*boolean),
+            Value::Text(text) => text.trim(),
+            _ => "",
+        };
+        match text {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => self.wrong_type("true or false", "write true or false, without quotes"),
+        }
+    }
+
     /// A duration such as `1h30m`.
     pub(super) fn duration(&self) -> Option<Duration> {
         let hint = "write a number and its unit d, h, m or s, as in \"30s\", \"1h30m\" or \"5d\"";
@@ -109,7 +135,7 @@ impl<'c> Field<'c> {
                 Ok(octets) => Some(octets),
                 Err(_) => self.refuse("is negative", hint),
             },
-            Value::Other(_) => self.wrong_type("a size", hint),
+            Value::Other(_) | Value::Boolean(_) => self.wrong_type("a size", hint),
             _ => self.parsed(|text| units::parse_size(text).map_err(|message| Complaint::new(message, hint))),
         }
     }
@@ -198,6 +224,7 @@ impl<'c> Field<'c> {
         let found = match &self.node.value {
             Value::String(_) | Value::Text(_) => "a text",
             Value::Integer(_) => "a number",
+            Value::Boolean(_) => "true or false",
             Value::Other(what) => what,
             Value::List(_) => "a list",
             Value::Table(_) => "a section",

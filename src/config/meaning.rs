@@ -25,8 +25,26 @@ pub struct Config {
     pub delivery: Delivery,
     /// Limits of the spool.
     pub spool: Spool,
+    /// Who may log in to a listener.
+    pub users: Users,
+    /// Limits of all listeners together.
+    pub limits: Limits,
     /// What is logged and how.
     pub log: Log,
+}
+
+/// Who may log in to a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// The users file. It need not exist.
+    pub file: PathBuf,
+}
+
+/// Limits of all listeners together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many connections may be open at once.
+    pub max_connections: usize,
 }
 
 /// A place where devices connect.
@@ -34,17 +52,100 @@ pub struct Config {
 pub struct Listener {
     /// Its name in logs: lower-case letters, digits and underscores.
     pub name: String,
-    /// The addresses it listens on; never empty.
-    pub bind: Vec<SocketAddr>,
+    /// Where it listens; never empty.
+    pub bind: Vec<Bind>,
+    /// The mode of its Unix sockets: who on this machine may connect.
+    pub unix_mode: u32,
     /// Who may connect; never empty.
     ///
     /// A socket bound to `[::]` sees IPv4 clients as `::ffff:a.b.c.d`: compare the canonical form
     /// ([`std::net::IpAddr::to_canonical`]).
     pub allow: Vec<IpNet>,
+    /// Who must announce the real client's address in a PROXY header, and is believed.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Encryption.
+    pub tls: TlsMode,
+    /// The certificate for it; without, one of our own making.
+    pub certificate: Option<CertificateFiles>,
     /// The largest message in octets, as announced by SIZE (RFC 1870).
     pub max_message_size: u64,
+    /// True if parameters of MAIL and RCPT that mean nothing are ignored instead of refused.
+    pub lenient: bool,
     /// How many connections may be open at once on all addresses of this listener.
     pub max_connections: usize,
+    /// Who may do how much.
+    pub access: Access,
+}
+
+/// Who may do how much at a listener. `Default` is for tests: no login, and no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Whether clients log in (RFC 4954).
+    pub auth: AuthMode,
+    /// The reply to EHLO also has the line `AUTH=LOGIN PLAIN`, for programs of the last century.
+    pub old_auth_line: bool,
+    /// How many connections of one client may be open at once; loopback and Unix sockets are exempt.
+    pub max_connections_per_client: usize,
+    /// How many messages one client may begin in a minute; 0 is no limit.
+    pub messages_per_minute: u32,
+    /// How many recipients it may name in a minute; 0 is no limit.
+    pub recipients_per_minute: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            auth: AuthMode::Off,
+            old_auth_line: false,
+            max_connections_per_client: usize::MAX,
+            messages_per_minute: 0,
+            recipients_per_minute: 0,
+        }
+    }
+}
+
+/// Whether clients log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Login is not offered.
+    Off,
+    /// Who logs in must do it right; nobody must.
+    Optional,
+    /// Without a login no mail is taken.
+    Required,
+    /// Whatever a client logs in with is taken for right: for devices that insist on logging in.
+    Any,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// A TCP address and port.
+    Address(SocketAddr),
+    /// The sockets that systemd opened for us under this name.
+    Systemd(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Encryption between clients and a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// None.
+    Off,
+    /// After the command STARTTLS (RFC 3207).
+    StartTls,
+    /// From the first octet (RFC 8314 §3.3).
+    Implicit,
+}
+
+/// A certificate and its key, in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, followed by those of its authorities.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// A mailbox with the credentials and the transport that reach it.

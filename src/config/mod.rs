@@ -1,10 +1,13 @@
 //! Floor 2: the configuration. One direction, two shapes: the document as written becomes [`Config`], the
 //! meaning, in which invalid values do not exist.
 
+mod access;
+mod certificates;
 mod document;
 mod excerpt;
 mod field;
 mod key_path;
+mod listener;
 mod meaning;
 mod problem;
 mod reader;
@@ -15,8 +18,9 @@ mod tests;
 mod units;
 
 pub use meaning::{
-    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener, Log, LogFormat,
-    LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, Transport,
+    Access, Account, AuthMode, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery, Endpoint,
+    Endpoints, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain, Provider, Spool, Tenant, Tls,
+    TlsMode, Transport, Users,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};

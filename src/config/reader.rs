@@ -201,6 +201,13 @@ impl<'c> Section<'c> {
         self.entries.contains_key(key)
     }
 
+    /// True if the key is written with this text; another key's meaning may depend on it.
+    pub(super) fn says(&self, key: &str, text: &str) -> bool {
+        self.entries.get(key).is_some_and(
+            |entry| matches!(&entry.node.value, Value::String(found) | Value::Text(found) if found == text),
+        )
+    }
+
     /// True if something was not taken yet.
     pub(super) fn has_more(&self) -> bool {
         !self.entries.is_empty()

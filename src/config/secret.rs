@@ -115,7 +115,7 @@ pub(super) fn read(field: Field<'_>) -> Option<Secret> {
             let shown = field.text()?.contains(['/', '\\']).then_some(path.as_path());
             let value = read_file(&field, &path, shown, "the secret's file", MAX_SECRET)?;
             let secret = accept(&field, SecretSource::File(path.clone()), value)?;
-            warn_if_others_can_read(&field, &path);
+            warn_if_others_can_read(&field, &path, "the secret's file");
             Some(secret)
         }
         [_, Some(field), _] => {
@@ -253,14 +253,15 @@ fn unreadable<T>(field: &Field<'_>, name: &str, shown: bool, error: &io::Error) 
     }
 }
 
+/// Notes a doubt about a file that is nobody else's business.
 #[cfg(unix)]
-fn warn_if_others_can_read(field: &Field<'_>, path: &Path) {
+pub(super) fn warn_if_others_can_read(field: &Field<'_>, path: &Path, what: &str) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o077 != 0 {
         field.warn(
             format!(
-                "other users of this machine can read the secret's file (mode {:03o})",
+                "other users of this machine can read {what} (mode {:03o})",
                 mode & 0o777
             ),
             format!("chmod 600 {}", path.display()),
@@ -268,5 +269,6 @@ fn warn_if_others_can_read(field: &Field<'_>, path: &Path) {
     }
 }
 
+/// Other systems have other means.
 #[cfg(not(unix))]
-fn warn_if_others_can_read(_field: &Field<'_>, _path: &Path) {}
+pub(super) fn warn_if_others_can_read(_field: &Field<'_>, _path: &Path, _what: &str) {}

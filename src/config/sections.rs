@@ -1,22 +1,22 @@
 //! Which keys there are, what their defaults are, and what they mean. Each is named once, where it is read.
 
-use super::field::{Complaint, Field, check_name};
+use super::certificates::certificates;
+use super::field::{Complaint, Field};
+use super::listener::listeners;
 use super::meaning::is_loopback;
 use super::meaning::{
-    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Listener, Log, LogFormat,
-    LogLevel, OnUncertain, Provider, Spool, Tenant, Tls, Transport,
+    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Limits, Log, LogFormat, LogLevel,
+    OnUncertain, Provider, Spool, Tenant, Tls, Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
 use crate::mail::Address;
-use ipnet::IpNet;
 use reqwest::Url;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// The largest message for now: Graph refuses requests of more than 4 MB, and Base64 adds a third.
-const GRAPH_LIMIT: u64 = 2_900_000;
+pub(super) const GRAPH_LIMIT: u64 = 2_900_000;
 
 /// A pause of nothing would be a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -30,7 +30,6 @@ pub(super) const LATER: &[&str] = &[
     "account.NAME.unknown_sender",
     "admin",
     "delivery.hold_for",
-    "listener.auth",
     "report",
     "route",
     "spool.failed_retention",
@@ -48,6 +47,8 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
     let tls = tls(root.section("tls"));
     let delivery = delivery(root.section("delivery"));
     let spool = spool(root.section("spool"));
+    let users = users(root.section("users"), state_dir.as_deref());
+    let limits = limits(root.section("limits"));
     let log = log(root.section("log"));
     root.finish();
     Some(Config {
@@ -58,7 +59,28 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
         tls: tls?,
         delivery: delivery?,
         spool: spool?,
+        users: users?,
+        limits: limits?,
         log: log?,
+    })
+}
+
+fn users(mut section: Section<'_>, state_dir: Option<&Path>) -> Option<Users> {
+    let file = section.optional("file", |field| field.path());
+    section.finish();
+    let beside_the_spool = state_dir?.join("users");
+    Some(Users {
+        file: file?.unwrap_or(beside_the_spool),
+    })
+}
+
+fn limits(mut section: Section<'_>) -> Option<Limits> {
+    let max_connections = section.defaulted("max_connections", "5000", |field| {
+        usize::try_from(field.integer(1..=1_000_000)?).ok()
+    });
+    section.finish();
+    Some(Limits {
+        max_connections: max_connections?,
     })
 }
 
@@ -83,125 +105,6 @@ fn hostname(root: &mut Section<'_>) -> Option<String> {
         "set hostname = \"…\" at the top of the file",
     );
     Some("localhost".to_owned())
-}
-
-fn listeners(root: &mut Section<'_>) -> Option<Vec<Listener>> {
-    let mut names: Vec<String> = Vec::new();
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    let read = root
-        .sections("listener")
-        .into_iter()
-        .map(|section| listener(section, &mut names, &mut addresses));
-    let read: Vec<Option<Listener>> = read.collect();
-    // An empty list means that a problem with the whole of it was noted.
-    let listeners: Vec<Listener> = read.into_iter().collect::<Option<_>>()?;
-    (!listeners.is_empty()).then_some(listeners)
-}
-
-fn listener(
-    mut section: Section<'_>,
-    names: &mut Vec<String>,
-    addresses: &mut Vec<SocketAddr>,
-) -> Option<Listener> {
-    let name = section.defaulted("name", r#""local""#, |field| {
-        let name = field.parsed(|text| check_name(text).map(|()| text.to_owned()))?;
-        if names.contains(&name) {
-            return field.refuse(
-                "is the name of another listener",
-                "give each [[listener]] a name of its own",
-            );
-        }
-        names.push(name.clone());
-        Some(name)
-    });
-    let allow_is_written = section.has("allow");
-    let bind = section.defaulted("bind", r#"["127.0.0.1:2525", "[::1]:2525"]"#, |field| {
-        field.list(|field| bind_address(&field, allow_is_written, addresses))
-    });
-    let allow = section.defaulted("allow", r#"["127.0.0.0/8", "::1"]"#, |field| {
-        field.list(|field| {
-            let network = field.parsed(network)?;
-            if network.prefix_len() == 0 {
-                field.warn(
-                    "everybody who reaches this listener may send mail in your name",
-                    "name the networks of your devices, as in [\"10.0.3.0/24\"]",
-                );
-            }
-            Some(network)
-        })
-    });
-    section.defaulted("tls", r#""off""#, |field| {
-        field.choice(&[("off", ())], &["starttls", "implicit"])
-    });
-    let max_message_size = section.defaulted("max_message_size", "2900000", |field| {
-        let hint = "leave the key out: the default is the most that is possible, 2900000";
-        match field.size()? {
-            0 => field.refuse("must not be 0", hint),
-            size if size > GRAPH_LIMIT => field.refuse(
-                format!(
-                    "is more than {GRAPH_LIMIT} bytes: Microsoft Graph accepts requests of up to 4 MB, and a \
-                     message grows by a third on the way"
-                ),
-                hint,
-            ),
-            size => Some(size),
-        }
-    });
-    let max_connections = section.defaulted("max_connections", "1000", |field| {
-        usize::try_from(field.integer(1..=100_000)?).ok()
-    });
-    section.finish();
-    Some(Listener {
-        name: name?,
-        bind: bind?,
-        allow: allow?,
-        max_message_size: max_message_size?,
-        max_connections: max_connections?,
-    })
-}
-
-fn bind_address(
-    field: &Field<'_>,
-    allow_is_written: bool,
-    others: &mut Vec<SocketAddr>,
-) -> Option<SocketAddr> {
-    let address = field.parsed(|text| {
-        let hint = "write an IP address and a port, as in \"127.0.0.1:2525\", \"[::1]:2525\" or, for all \
-                    addresses of this machine, \"0.0.0.0:2525\"";
-        text.parse::<SocketAddr>().map_err(|_| {
-            if text.starts_with("systemd:") {
-                Complaint::new("socket activation is not supported in this version", hint)
-            } else if text.parse::<IpAddr>().is_ok() {
-                Complaint::new("has no port", hint)
-            } else {
-                Complaint::new("is not an IP address with a port", hint)
-            }
-        })
-    })?;
-    if !address.ip().to_canonical().is_loopback() && !allow_is_written {
-        return field.refuse(
-            "other machines can connect to this address, and nothing says which of them may",
-            "add allow = [\"10.0.3.0/24\"] with the networks of your devices to this [[listener]]: there is no \
-             login, so whoever may connect sends mail in your name",
-        );
-    }
-    if address.port() != 0 && others.contains(&address) {
-        return field.refuse("is listed twice", "remove one of them");
-    }
-    others.push(address);
-    Some(address)
-}
-
-fn network(text: &str) -> Result<IpNet, Complaint> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    text.parse::<IpNet>().map(|network| network.trunc()).map_err(|_| {
-        Complaint::new(
-            "is not a network",
-            "write an address or a network, as in \"10.0.3.17\", \"10.0.3.0/24\" or \"fd00::/8\"",
-        )
-    })
 }
 
 fn accounts(root: &mut Section<'_>) -> Option<Vec<Account>> {
@@ -380,32 +283,13 @@ fn mailbox(text: &str) -> Result<Address, Complaint> {
 }
 
 fn tls(mut section: Section<'_>) -> Option<Tls> {
-    let extra_ca_file = section.optional("extra_ca_file", certificates);
+    let extra_ca_file = section.optional("extra_ca_file", |field| {
+        certificates(&field, "name the file with the certificate of your authority")
+    });
     section.finish();
     Some(Tls {
         extra_ca_file: extra_ca_file?,
     })
-}
-
-/// The path of a file with certificates. What they are worth is decided where they are used.
-fn certificates(field: Field<'_>) -> Option<PathBuf> {
-    let path = field.path()?;
-    let shown = field.text()?.contains(['/', '\\']).then_some(path.as_path());
-    let octets = secret::read_file(&field, &path, shown, "the file", 8 * 1024 * 1024)?;
-    let has = |needle: &[u8]| memchr::memmem::find(&octets, needle).is_some();
-    if has(b"-----BEGIN CERTIFICATE-----") || has(b"-----BEGIN TRUSTED CERTIFICATE-----") {
-        Some(path)
-    } else if has(b"PRIVATE KEY-----") {
-        field.refuse(
-            "the file holds a private key and no certificate",
-            "name the file with the certificate of your authority",
-        )
-    } else {
-        field.refuse(
-            "the file holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
-            "convert it: openssl x509 -inform der -in FILE -out FILE.pem",
-        )
-    }
 }
 
 fn delivery(mut section: Section<'_>) -> Option<Delivery> {

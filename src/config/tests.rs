@@ -104,7 +104,17 @@ fn the_smallest_file_means_the_defaults() {
     let loopback: Vec<SocketAddr> = ["127.0.0.1:2525", "[::1]:2525"]
         .map(|text| text.parse().unwrap())
         .to_vec();
-    assert_eq!((listener.name.as_str(), &listener.bind), ("local", &loopback));
+    let bind: Vec<Bind> = loopback.iter().copied().map(Bind::Address).collect();
+    assert_eq!((listener.name.as_str(), &listener.bind), ("local", &bind));
+    assert_eq!((listener.tls, listener.unix_mode), (TlsMode::Off, 0o666));
+    assert!(listener.certificate.is_none() && listener.proxy_protocol.is_empty());
+    let access = &listener.access;
+    assert_eq!(
+        (access.auth, access.max_connections_per_client),
+        (AuthMode::Off, 50)
+    );
+    assert_eq!((access.messages_per_minute, access.recipients_per_minute), (0, 0));
+    assert_eq!(config.users.file, Path::new("/var/lib/smtp-oauth-bridge/users"));
     assert!(
         loopback
             .iter()
@@ -131,12 +141,38 @@ fn every_key_means_something() {
     assert_eq!(config.state_dir, Path::new("tests/config/good/state"));
     assert_eq!(config.listeners[1].allow[0].to_string(), "10.0.3.0/24");
     assert_eq!(config.listeners[1].allow[1].to_string(), "fd00::17/128");
+    let listener = &config.listeners[1];
+    assert_eq!(
+        listener.bind[2..],
+        [
+            Bind::Systemd("smtp".into()),
+            Bind::Unix("tests/config/good/smtp.sock".into())
+        ]
+    );
+    assert_eq!((listener.tls, listener.unix_mode), (TlsMode::StartTls, 0o660));
+    assert_eq!(listener.proxy_protocol[0].to_string(), "10.0.0.5/32");
+    let files = listener.certificate.as_ref().unwrap();
+    assert_eq!(files.certificate, Path::new("tests/config/good/ca.pem"));
+    assert_eq!(files.key, Path::new("tests/config/good/key.pem"));
+    assert_eq!(config.listeners[2].tls, TlsMode::Implicit);
     let account = &config.accounts[0];
     assert_eq!(account.tenant.as_str(), "66666666-7777-8888-9999-aaaaaaaaaaaa");
     assert_eq!(account.endpoints.authority.as_str(), "http://127.0.0.1:8080");
     assert_eq!(account.endpoints.graph.as_str(), "https://graph.microsoft.us");
     assert_eq!(account.endpoints.graph_resource, "https://graph.microsoft.us");
     assert_eq!(config.delivery.on_uncertain, OnUncertain::Hold);
+    assert_eq!(
+        listener.access,
+        Access {
+            auth: AuthMode::Optional,
+            old_auth_line: true,
+            max_connections_per_client: 5,
+            messages_per_minute: 30,
+            recipients_per_minute: 300
+        }
+    );
+    assert_eq!(config.users.file, Path::new("tests/config/good/people"));
+    assert_eq!(config.limits.max_connections, 50);
     assert_eq!((config.spool.max_size, config.spool.min_free), (500_000_000, 0));
     assert_eq!(
         (config.log.format, config.log.level),
@@ -214,12 +250,8 @@ fn variables_override_the_file() {
     ]);
     let loaded = text(&file, &surroundings).unwrap();
     assert_eq!(loaded.config.hostname, "variable.example");
-    let ports: Vec<u16> = loaded.config.listeners[0]
-        .bind
-        .iter()
-        .map(SocketAddr::port)
-        .collect();
-    assert_eq!(ports, [1, 3, 4]);
+    let bind = ["127.0.0.1:1", "127.0.0.1:3", "127.0.0.1:4"].map(|text| Bind::Address(text.parse().unwrap()));
+    assert_eq!(loaded.config.listeners[0].bind, bind);
     assert_eq!(loaded.config.listeners[1].name, "added");
     assert_eq!(secret(&loaded).expose(), "Sm0~directly");
     assert_eq!(
@@ -394,13 +426,51 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_network_of_everybody_and_a_machine_without_a_name_are_warned_of() {
-    let file = format!("[[listener]]\nbind = \"0.0.0.0:25\"\nallow = [\"0.0.0.0/0\"]\n{ACCOUNT}");
+fn a_machine_without_a_name_is_warned_of() {
     let mut surroundings = with_secret(&[]);
     surroundings.machine_name = "my machine".to_owned();
-    let loaded = text(&file, &surroundings).unwrap();
+    let loaded = text(ACCOUNT, &surroundings).unwrap();
     assert_eq!(loaded.config.hostname, "localhost");
-    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+}
+
+#[test]
+fn an_open_relay_needs_a_login_or_a_confirmation() {
+    let listener = "[[listener]]\nbind = \"0.0.0.0:25\"\nallow = [\"10.0.0.0/8\", \"0.0.0.0/0\"]\n";
+    let with = |line: &str| text(&format!("{listener}{line}\n{ACCOUNT}"), &with_secret(&[]));
+    for line in [
+        "",
+        "auth = \"optional\"",
+        "auth = \"any\"",
+        "open_relay = \"yes\"",
+    ] {
+        let error = with(line).unwrap_err().to_string();
+        assert!(error.contains("this is an open relay"), "{error}");
+    }
+    assert!(with("auth = \"required\"").is_ok());
+    assert!(with("open_relay = \"anybody may send mail in our name\"").is_ok());
+    let variable = ("SMTP_OAUTH_BRIDGE__LISTENER__0__AUTH", "required");
+    assert!(text(&format!("{listener}{ACCOUNT}"), &with_secret(&[variable])).is_ok());
+}
+
+#[test]
+fn a_password_that_crosses_a_network_in_the_clear_is_warned_of() {
+    for (bind, tls, auth, warned) in [
+        ("0.0.0.0:25", "off", "required", true),
+        ("systemd:smtp", "off", "optional", true),
+        ("0.0.0.0:25", "starttls", "required", false),
+        ("0.0.0.0:25", "off", "any", false),
+        ("127.0.0.1:25", "off", "required", false),
+        ("unix:/run/x", "off", "required", false),
+    ] {
+        let file = format!(
+            "[[listener]]\nbind = \"{bind}\"\nallow = \"10.0.0.0/8\"\ntls = \"{tls}\"\nauth = \"{auth}\"\n{ACCOUNT}"
+        );
+        let loaded = text(&file, &with_secret(&[])).unwrap();
+        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        let passwords = warnings.iter().any(|w| w.contains("passwords cross the network"));
+        assert_eq!(passwords, warned, "{file}\n{warnings:?}");
+    }
 }
 
 #[test]
@@ -427,8 +497,11 @@ fn a_secret_in_the_place_of_any_value_is_never_repeated() {
                 changed[n] = &line;
                 let path = Path::new("tests/config/good/changed.toml");
                 match parse(&changed.join("\n"), path, &surroundings(&[])) {
-                    // A directory may have any name.
-                    Ok(loaded) => assert_eq!(loaded.config.state_dir.file_name().unwrap(), SECRET),
+                    // A directory may have any name, and so may a file that need not exist.
+                    Ok(loaded) => {
+                        let (state_dir, users) = (loaded.config.state_dir, loaded.config.users.file);
+                        assert!(state_dir.ends_with(SECRET) || users.ends_with(SECRET), "{line}");
+                    }
                     Err(error) => {
                         assert!(!format!("{error} {error:?}").contains("Ab8Q"), "{line}\n{error}");
                         assert!(

@@ -5,7 +5,12 @@ use super::{DbError, open_reading};
 use crate::mail::Address;
 use crate::mail::BodyType;
 use crate::mail::Envelope;
+use crate::mail::EnvelopeId;
+use crate::mail::Notify;
+use crate::mail::OriginalRecipient;
 use crate::mail::QueueId;
+use crate::mail::Recipient;
+use crate::mail::Ret;
 use crate::mail::ReversePath;
 use crate::mail::Timestamp;
 use bytes::Bytes;
@@ -271,13 +276,24 @@ impl QueueReader {
         Ok(parts)
     }
 
-    fn recipients(&self, id: QueueId) -> Result<Vec<String>, DbError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT address FROM recipient WHERE message = ?1 ORDER BY number")?;
-        Ok(statement
-            .query_map([&id.as_bytes()[..]], |row| row.get(0))?
-            .collect::<Result<_, _>>()?)
+    fn recipients(&self, id: QueueId) -> Result<Vec<Recipient>, DbError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT address, notify, orcpt FROM recipient WHERE message = ?1 ORDER BY number",
+        )?;
+        let rows: Vec<(String, Option<u8>, Option<String>)> = statement
+            .query_map([&id.as_bytes()[..]], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let recipient = |(text, notify, original): (String, Option<u8>, Option<String>)| {
+            Ok(Recipient {
+                address: address(&text, &id)?,
+                // Without these a message can be delivered as well: a damaged one is left out.
+                notify: notify.and_then(Notify::from_bits),
+                original: original.and_then(|text| OriginalRecipient::new(&text).ok()),
+            })
+        };
+        rows.into_iter().map(recipient).collect()
     }
 
     fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
@@ -298,6 +314,11 @@ struct MessageRow {
     greeting: String,
     esmtp: bool,
     listener: String,
+    tls: bool,
+    user: Option<String>,
+    smtputf8: bool,
+    envelope_id: Option<String>,
+    ret: Option<u8>,
 }
 
 impl MessageRow {
@@ -312,10 +333,15 @@ impl MessageRow {
             greeting: row.get("greeting")?,
             esmtp: row.get("esmtp")?,
             listener: row.get("listener")?,
+            tls: row.get("tls")?,
+            user: row.get("auth_user")?,
+            smtputf8: row.get("smtputf8")?,
+            envelope_id: row.get("envid")?,
+            ret: row.get("ret")?,
         })
     }
 
-    fn message(self, id: QueueId, recipients: Vec<String>) -> Result<Message, DbError> {
+    fn message(self, id: QueueId, recipients: Vec<Recipient>) -> Result<Message, DbError> {
         let damaged = |what: String| DbError::Row {
             id: id.to_string(),
             what,
@@ -324,20 +350,23 @@ impl MessageRow {
             None => ReversePath::Null,
             Some(text) => ReversePath::Address(address(&text, &id)?),
         };
-        let recipients: Vec<Address> = recipients
-            .iter()
-            .map(|text| address(text, &id))
-            .collect::<Result<_, _>>()?;
         let body_type = if self.eight_bit {
             BodyType::EightBitMime
         } else {
             BodyType::SevenBit
         };
+        let ret = match self.ret {
+            Some(0) => Some(Ret::Full),
+            Some(1) => Some(Ret::Headers),
+            _ => None,
+        };
         Ok(Message {
             id,
             arrived: Timestamp::from_millis(self.arrived),
             envelope: Envelope::new(reverse_path, recipients, body_type)
-                .map_err(|e| damaged(e.to_string()))?,
+                .map_err(|e| damaged(e.to_string()))?
+                .with_smtputf8(self.smtputf8)
+                .with_reports(ret, self.envelope_id.and_then(|text| EnvelopeId::new(text).ok())),
             origin: Origin {
                 client: self
                     .client
@@ -346,6 +375,8 @@ impl MessageRow {
                 greeting: self.greeting,
                 esmtp: self.esmtp,
                 listener: self.listener,
+                tls: self.tls,
+                user: self.user,
             },
             size: self.size,
             checksum: self.checksum,

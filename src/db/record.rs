@@ -2,23 +2,27 @@
 
 use crate::mail::Address;
 use crate::mail::Envelope;
+use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use bytes::Bytes;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Where a message came from, for its Received field and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's address.
-    pub client: IpAddr,
+    /// The client.
+    pub client: Peer,
     /// What it called itself in HELO or EHLO.
     pub greeting: String,
     /// True if it said EHLO.
     pub esmtp: bool,
     /// The listener that took it.
     pub listener: String,
+    /// True if the connection was encrypted.
+    pub tls: bool,
+    /// Who had logged in, if anybody had.
+    pub user: Option<String>,
 }
 
 /// Everything about a message but its body.

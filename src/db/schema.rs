@@ -48,7 +48,7 @@ impl From<DbError> for OpenError {
 }
 
 /// One step for each schema version, only ever added to. `PRAGMA user_version` counts the steps taken.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// Ids are the 16 bytes of a [`QueueId`](crate::mail::QueueId), times milliseconds since the epoch, durations
 /// milliseconds.
@@ -106,6 +106,17 @@ const VERSION_1: &str = "
     CREATE TABLE body (message BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 ";
 
+/// What TLS, AUTH, SMTPUTF8 and DSN (RFC 3461) add to an envelope.
+const VERSION_2: &str = "
+    ALTER TABLE message ADD COLUMN tls INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE message ADD COLUMN auth_user TEXT;                     -- NULL: nobody had logged in
+    ALTER TABLE message ADD COLUMN smtputf8 INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE message ADD COLUMN envid TEXT;                         -- decoded
+    ALTER TABLE message ADD COLUMN ret INTEGER;                        -- 0 FULL, 1 HDRS, NULL not said
+    ALTER TABLE recipient ADD COLUMN notify INTEGER;                   -- 0 NEVER, or 1 SUCCESS + 2 FAILURE + 4 DELAY
+    ALTER TABLE recipient ADD COLUMN orcpt TEXT;                       -- type;address, decoded
+";
+
 /// Brings the schema up to date. Forward only, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -144,6 +155,8 @@ pub(super) fn spool_id(connection: &mut Connection, fresh: [u8; 16]) -> rusqlite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::record::Stored;
+    use crate::db::{QueueReader, QueueWriter};
 
     #[test]
     fn a_fresh_file_is_migrated_and_a_newer_one_refused() {
@@ -155,5 +168,47 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         let error = migrate(&mut connection).unwrap_err();
         assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_database_of_version_1_keeps_its_messages() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(VERSION_1).unwrap();
+        old.execute_batch(
+            "PRAGMA user_version = 1;
+             INSERT INTO spool VALUES (1, x'01010101010101010101010101010101');
+             INSERT INTO message VALUES (x'019d0000000070008000000000000001', 1800000000000, 0, 5, 907060870, 0,
+                                         'a@x.example', 1, '192.0.2.7', 'printer', 1, 'local');
+             INSERT INTO recipient (message, number, address)
+                 VALUES (x'019d0000000070008000000000000001', 0, 'b@y.example'),
+                        (x'019d0000000070008000000000000001', 1, 'c@y.example');
+             INSERT INTO body VALUES (x'019d0000000070008000000000000001', x'68656c6c6f');",
+        )
+        .unwrap();
+        drop(old);
+
+        let writer = QueueWriter::open(&path, [9; 16]).unwrap();
+        assert_eq!(writer.spool_id(), [1; 16]);
+        let reader = QueueReader::open(&path).unwrap();
+        let id = "019d0000-0000-7000-8000-000000000001".parse().unwrap();
+        let message = reader.message(id).unwrap().unwrap();
+        let to: Vec<String> = message.envelope.addresses().map(ToString::to_string).collect();
+        assert_eq!(to, ["b@y.example", "c@y.example"]);
+        assert_eq!(message.envelope.reverse_path().to_string(), "<a@x.example>");
+        assert!(!message.origin.tls && message.origin.user.is_none() && message.origin.esmtp);
+        assert!(!message.envelope.smtputf8() && message.envelope.ret().is_none());
+        assert!(
+            message
+                .envelope
+                .recipients()
+                .iter()
+                .all(|r| r.notify.is_none() && r.original.is_none())
+        );
+        assert_eq!(
+            reader.body(id).unwrap(),
+            Some(Stored::Inline(b"hello"[..].into()))
+        );
     }
 }

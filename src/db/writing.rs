@@ -3,6 +3,8 @@
 use super::record::{Fate, Message, Next, PartId, PlannedPart, Settlement, Stored};
 use super::{DbError, OpenError, open_writing, schema};
 use crate::mail::BodyType;
+use crate::mail::EnvelopeId;
+use crate::mail::Notify;
 use crate::mail::QueueId;
 use crate::mail::ReversePath;
 use crate::mail::Timestamp;
@@ -124,8 +126,8 @@ impl QueueWriter {
         self.connection
             .prepare_cached(
                 "INSERT INTO message (id, arrived, size, checksum, in_file, reverse_path, body_type,
-                                      client, greeting, esmtp, listener)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                      client, greeting, esmtp, listener, tls, auth_user, smtputf8, envid, ret)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 id,
@@ -139,12 +141,23 @@ impl QueueWriter {
                 message.origin.greeting,
                 message.origin.esmtp,
                 message.origin.listener,
+                message.origin.tls,
+                message.origin.user,
+                envelope.smtputf8(),
+                envelope.envelope_id().map(EnvelopeId::as_str),
+                envelope.ret().map(|ret| ret as u8),
             ])?;
-        let mut recipient = self
-            .connection
-            .prepare_cached("INSERT INTO recipient (message, number, address) VALUES (?1, ?2, ?3)")?;
-        for (number, address) in envelope.recipients().iter().enumerate() {
-            recipient.execute(params![id, number, address.to_string()])?;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO recipient (message, number, address, notify, orcpt) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for (number, recipient) in envelope.recipients().iter().enumerate() {
+            insert.execute(params![
+                id,
+                number,
+                recipient.address.to_string(),
+                recipient.notify.map(Notify::bits),
+                recipient.original.as_ref().map(ToString::to_string),
+            ])?;
         }
         if let Stored::Inline(bytes) = stored {
             self.connection

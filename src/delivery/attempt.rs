@@ -225,7 +225,12 @@ fn received(context: &Context, message: &Message, part: &Part) -> String {
         greeting: &message.origin.greeting,
         client: message.origin.client,
         hostname: &context.hostname,
-        protocol: Protocol::of(message.origin.esmtp, false, false),
+        protocol: Protocol {
+            extended: message.origin.esmtp,
+            tls: message.origin.tls,
+            authenticated: message.origin.user.is_some(),
+            smtputf8: message.envelope.smtputf8(),
+        },
         queue_id: &message.id.to_string(),
         arrival: message.arrived,
         recipient: only,

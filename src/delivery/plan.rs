@@ -62,7 +62,7 @@ impl Planner {
     /// # Errors
     /// The body cannot be read at the moment. One that can never be read is planned to be held.
     pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Vec<Planned>, BodyError> {
-        let recipients = message.envelope.recipients();
+        let recipients: Vec<Address> = message.envelope.addresses().cloned().collect();
         let everybody: Vec<usize> = (0..recipients.len()).collect();
         let beginning = match body.beginning(MAX_HEADER_BLOCK) {
             Ok(beginning) => beginning,
@@ -79,7 +79,7 @@ impl Planner {
                 )]);
             }
         };
-        let misfit = match fit_header_to_envelope(&block, recipients) {
+        let misfit = match fit_header_to_envelope(&block, &recipients) {
             Ok(changes) => return Ok(vec![self.changed(&block, everybody, changes)]),
             Err(misfit) => misfit,
         };

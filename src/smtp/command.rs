@@ -1,8 +1,8 @@
 //! What a command line says. Liberal in syntax: devices write these lines by hand.
 
+use super::parameters::{MailParameters, RcptParameters, number};
 use crate::mail::Address;
 use crate::mail::AddressError;
-use crate::mail::BodyType;
 use crate::mail::ReversePath;
 
 /// One command (RFC 5321 §4.1.1).
@@ -34,8 +34,10 @@ pub(super) enum Command {
     StartTls,
     /// AUTH (RFC 4954).
     Auth,
-    /// BDAT (RFC 3030 §2) and how many octets follow its line.
-    Bdat(u64),
+    /// BDAT (RFC 3030 §2).
+    Bdat(Bdat),
+    /// A header of the PROXY protocol, from somebody who may not send one.
+    Proxy,
     /// The first line of another protocol.
     Foreign,
 }
@@ -45,12 +47,8 @@ pub(super) enum Command {
 pub(super) struct Mail {
     /// Where reports go.
     pub(super) path: ReversePath,
-    /// SIZE= (RFC 1870 §6.1).
-    pub(super) size: Option<u64>,
-    /// BODY= (RFC 6152 §2).
-    pub(super) body: BodyType,
-    /// Parameters without effect.
-    pub(super) ignored: Vec<Ignored>,
+    /// What follows the path.
+    pub(super) parameters: MailParameters,
 }
 
 /// The arguments of RCPT (RFC 5321 §4.1.1.3).
@@ -58,18 +56,17 @@ pub(super) struct Mail {
 pub(super) struct Rcpt {
     /// Who gets the message.
     pub(super) recipient: Address,
-    /// Parameters without effect.
-    pub(super) ignored: Vec<Ignored>,
+    /// What follows the path.
+    pub(super) parameters: RcptParameters,
 }
 
-/// A parameter without effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ignored {
-    /// As it was written.
-    pub(super) parameter: String,
-    /// True if its meaning is known and it may be left out without harm: RET, ENVID, NOTIFY, ORCPT (RFC 3461),
-    /// AUTH (RFC 4954 §5), SMTPUTF8 (RFC 6531).
-    pub(super) known: bool,
+/// The arguments of BDAT (RFC 3030 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bdat {
+    /// How many octets follow its line, whatever becomes of the command.
+    pub(super) octets: u64,
+    /// True if it is the last chunk of the message; `None` if what stands there instead of LAST means nothing.
+    pub(super) last: Option<bool>,
 }
 
 /// Why a line is not a command.
@@ -79,6 +76,8 @@ pub(super) enum CommandError {
     Unknown,
     /// DATA with an argument.
     NoArguments,
+    /// BDAT that does not say how many octets follow. Nobody knows then where the next command is.
+    ChunkSize,
     /// MAIL without a usable sender.
     Sender(PathError),
     /// RCPT without a usable recipient.
@@ -102,11 +101,14 @@ pub(super) enum PathError {
 /// Longest client name that is remembered: that of a domain (RFC 5321 §4.5.3.1.2).
 const MAX_NAME: usize = 255;
 
-/// First words of HTTP requests (RFC 9110 §9) and of the PROXY protocol. No SMTP client says them; a browser that a
-/// web page sends here does, and what follows would be that page's words.
-const FOREIGN: [&[u8]; 10] = [
-    b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"PROXY",
+/// First words of HTTP requests (RFC 9110 §9). No SMTP client says them; a browser that a web page sends here does,
+/// and what follows would be that page's words.
+const FOREIGN: [&[u8]; 9] = [
+    b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT",
 ];
+
+/// The third line of a binary PROXY header, after two empty ones. The text form begins with the word.
+const PROXY_V2: &[u8] = b"\0";
 
 /// Reads one line, with or without its line end.
 pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
@@ -143,7 +145,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
     } else if is("AUTH") {
         Command::Auth
     } else if is("BDAT") {
-        Command::Bdat(number(split_word(rest).0).unwrap_or(0))
+        Command::Bdat(bdat(rest)?)
+    } else if verb == b"PROXY" || line == PROXY_V2 {
+        Command::Proxy
     } else if FOREIGN.contains(&verb) {
         Command::Foreign
     } else {
@@ -161,31 +165,8 @@ fn mail(rest: &[u8]) -> Result<Mail, CommandError> {
                 .map_err(|e| CommandError::Sender(PathError::Address(e)))?,
         ),
     };
-    let mut mail = Mail {
-        path,
-        size: None,
-        body: BodyType::SevenBit,
-        ignored: Vec::new(),
-    };
-    for parameter in words(parameters) {
-        let (key, value) = match memchr::memchr(b'=', parameter) {
-            Some(at) => (&parameter[..at], &parameter[at + 1..]),
-            None => (parameter, &b""[..]),
-        };
-        if key.eq_ignore_ascii_case(b"SIZE")
-            && let Some(size) = number(value)
-        {
-            mail.size = Some(size);
-        } else if key.eq_ignore_ascii_case(b"BODY") && value.eq_ignore_ascii_case(b"8BITMIME") {
-            mail.body = BodyType::EightBitMime;
-        } else if key.eq_ignore_ascii_case(b"BODY") && value.eq_ignore_ascii_case(b"7BIT") {
-            mail.body = BodyType::SevenBit;
-        } else {
-            mail.ignored
-                .push(ignored(parameter, key, &["RET", "ENVID", "AUTH", "SMTPUTF8"]));
-        }
-    }
-    Ok(mail)
+    let parameters = MailParameters::parse(parameters);
+    Ok(Mail { path, parameters })
 }
 
 fn rcpt(rest: &[u8]) -> Result<Rcpt, CommandError> {
@@ -193,20 +174,22 @@ fn rcpt(rest: &[u8]) -> Result<Rcpt, CommandError> {
     let recipient = path
         .parse()
         .map_err(|e| CommandError::Recipient(PathError::Address(e)))?;
-    let ignored = words(parameters)
-        .map(|parameter| {
-            let key = parameter.split(|&b| b == b'=').next().unwrap_or_default();
-            ignored(parameter, key, &["NOTIFY", "ORCPT"])
-        })
-        .collect();
-    Ok(Rcpt { recipient, ignored })
+    let parameters = RcptParameters::parse(parameters);
+    Ok(Rcpt {
+        recipient,
+        parameters,
+    })
 }
 
-fn ignored(parameter: &[u8], key: &[u8], known: &[&str]) -> Ignored {
-    Ignored {
-        parameter: String::from_utf8_lossy(parameter).into_owned(),
-        known: known.iter().any(|word| key.eq_ignore_ascii_case(word.as_bytes())),
-    }
+fn bdat(rest: &[u8]) -> Result<Bdat, CommandError> {
+    let (size, end) = split_word(rest);
+    let octets = number(size).ok_or(CommandError::ChunkSize)?;
+    let last = match end {
+        b"" => Some(false),
+        end if end.eq_ignore_ascii_case(b"LAST") => Some(true),
+        _ => None,
+    };
+    Ok(Bdat { octets, last })
 }
 
 /// The address of `FROM:<address> parameters`, and the parameters.
@@ -280,14 +263,6 @@ fn name(rest: &[u8]) -> String {
     name
 }
 
-/// A number as RFC 1870 §4 writes it. One that is too large for us is as large as we can count.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(std::str::from_utf8(text).ok()?.parse().unwrap_or(u64::MAX))
-}
-
 fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
     let end = text
         .iter()
@@ -295,11 +270,6 @@ fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
         .unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
     (word, rest.trim_ascii_start())
-}
-
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -342,23 +312,31 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_mail() {
-        let Ok(Command::Mail(mail)) =
-            parse(b"mail from:<a@b.example> size=77 BODY=8bitmime RET=FULL BODY=X FOO\r\n")
-        else {
-            panic!("this is MAIL");
-        };
-        assert_eq!((mail.size, mail.body), (Some(77), BodyType::EightBitMime));
-        let ignored: Vec<_> = mail
-            .ignored
-            .iter()
-            .map(|i| (i.parameter.as_str(), i.known))
-            .collect();
-        assert_eq!(ignored, [("RET=FULL", true), ("BODY=X", false), ("FOO", false)]);
-        let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<> SIZE=99999999999999999999") else {
-            panic!("this is MAIL");
-        };
-        assert_eq!((mail.path, mail.size), (ReversePath::Null, Some(u64::MAX)));
+    fn chunks() {
+        for (line, octets, last) in [
+            ("BDAT 12", 12, Some(false)),
+            ("bdat 0 last", 0, Some(true)),
+            ("BDAT\t12  LAST \r\n", 12, Some(true)),
+            ("BDAT 12 LAST LAST", 12, None),
+            ("BDAT 12 FIRST", 12, None),
+            ("BDAT 99999999999999999999", u64::MAX, Some(false)),
+        ] {
+            assert_eq!(
+                parse(line.as_bytes()),
+                Ok(Command::Bdat(Bdat { octets, last })),
+                "{line}"
+            );
+        }
+        for line in [
+            "BDAT",
+            "BDAT LAST",
+            "BDAT -1",
+            "BDAT 1x",
+            "BDAT 0x10 LAST",
+            "BDAT +1",
+        ] {
+            assert_eq!(parse(line.as_bytes()), Err(CommandError::ChunkSize), "{line}");
+        }
     }
 
     #[test]
@@ -367,9 +345,9 @@ mod tests {
             (&b"quit\r\n"[..], Command::Quit),
             (b" \tQuIt \t ", Command::Quit),
             (b"NOOP whatever", Command::Noop),
-            (b"BDAT 12 LAST", Command::Bdat(12)),
-            (b"BDAT x", Command::Bdat(0)),
             (b"GET / HTTP/1.1", Command::Foreign),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 25\r\n", Command::Proxy),
+            (b"\0\r\n", Command::Proxy),
             (b"EHLO a\x01b \xff", Command::Ehlo("ab \u{fffd}".into())),
         ] {
             assert_eq!(parse(line), Ok(command), "{}", line.escape_ascii());

@@ -1,22 +1,26 @@
 //! One client: reads, writes and waits, and asks the session what to say.
 
+use super::bdat::Chunked;
+use super::certificate::Current;
 use super::data::{DataReader, Decoded};
+use super::input::Input;
 use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
+use super::tls::{self, Wire};
+use crate::config::TlsMode;
+use crate::mail::Peer;
 use crate::mail::Reply;
 use crate::spool::AcceptError;
 use crate::spool::Draft;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
 use crate::telemetry::maillog::Client;
-use std::future::poll_fn;
+use crate::users::Login;
+use crate::users::Logins;
+use crate::users::Verdict;
 use std::io;
-use std::mem::MaybeUninit;
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +32,14 @@ const DATA_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long it may take to take our last reply and to close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take for a TLS handshake: old devices reckon for seconds.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the greeting of a listener with STARTTLS waits for a client that begins with TLS instead: it would take
+/// the greeting for TLS, and give up.
+const GREETING_DELAY: Duration = Duration::from_millis(100);
+/// Who is silent for so long on a listener with implicit TLS, and leaves, has waited for a greeting.
+const WAITED: Duration = Duration::from_secs(3);
 
-/// The longest command line. RFC 5321 §4.5.3.1.4 asks for 512 octets and more for extensions.
-const MAX_LINE: usize = 4 * 1024;
-/// How much is read at once.
-const READ_SIZE: usize = 32 * 1024;
 /// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
 const MAX_GATHERED: usize = 8 * 1024;
 
@@ -41,42 +48,50 @@ const MAX_GATHERED: usize = 8 * 1024;
 pub(super) struct Surroundings {
     pub(super) settings: Arc<SessionSettings>,
     pub(super) intake: Intake,
+    pub(super) logins: Logins,
     pub(super) maillog: Maillog,
     pub(super) stop: CancellationToken,
+    pub(super) tls: TlsMode,
+    /// Where the certificate is, unless there is no TLS.
+    pub(super) certificate: Option<Current>,
 }
 
-/// Serves one client until it leaves, or is sent away.
+/// Serves one client until it leaves, or is sent away. `early` is what it has said already.
 pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    client: IpAddr,
+    client: Peer,
+    early: Vec<u8>,
     surroundings: Arc<Surroundings>,
 ) {
     let session = Session::new(surroundings.settings.clone(), client);
-    let (input, output) = (Input::default(), Vec::new());
+    let (input, output) = (Input::new(early), Vec::new());
     let mut connection = Connection {
-        stream,
+        stream: Wire::Plain(stream),
         client,
         input,
         output,
         session,
+        chunked: None,
         surroundings,
     };
     let end = connection.run().await;
     connection.finish(end).await;
 }
 
-struct Connection<S> {
-    stream: S,
-    client: IpAddr,
-    input: Input,
+pub(super) struct Connection<S> {
+    stream: Wire<S>,
+    client: Peer,
+    pub(super) input: Input,
     output: Vec<u8>,
-    session: Session,
-    surroundings: Arc<Surroundings>,
+    pub(super) session: Session,
+    /// What has come of a message by BDAT, between two chunks of it.
+    pub(super) chunked: Option<Box<Chunked>>,
+    pub(super) surroundings: Arc<Surroundings>,
 }
 
 /// Why a connection ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// The session said so.
     Closed,
     /// The client went away.
@@ -87,8 +102,10 @@ enum End {
     TimedOut,
     /// We stop.
     Stopping,
-    /// The client speaks TLS.
+    /// The client speaks TLS, and we do not.
     Tls,
+    /// TLS was to begin and did not.
+    Handshake(String),
 }
 
 /// A line of input.
@@ -97,29 +114,56 @@ enum Line {
     Whole(usize),
     /// One that was thrown away.
     TooLong,
+    /// None: TLS.
+    Tls,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> End {
+        // Boxed, here and below, so that an idle connection does not carry the room for a handshake.
+        if let Err(end) = Box::pin(self.before_greeting()).await {
+            return end;
+        }
         let greeting = self.session.greeting();
         self.say(&greeting);
         loop {
+            // RSET, EHLO or TLS in the middle of a message: what has come of it is forgotten.
+            if !self.session.is_between_chunks() {
+                self.chunked = None;
+            }
             let step = match self.next_line().await {
                 Ok(Line::Whole(octets)) => {
                     let line = self.input.unread().get(..octets).unwrap_or_default();
+                    let is_secret = self.session.is_login(line);
                     let step = self.session.command(line, || self.surroundings.intake.room());
+                    if is_secret {
+                        self.input.wipe(octets);
+                    }
                     self.input.consume(octets);
                     step
                 }
                 Ok(Line::TooLong) => self.session.line_too_long(),
+                Ok(Line::Tls) => match Box::pin(self.start_tls()).await {
+                    Ok(()) => continue,
+                    Err(end) => return end,
+                },
                 Err(end) => return end,
+            };
+            let step = match step.action {
+                Action::StartTls if self.has_more_than_tls() => self.session.commands_behind_starttls(),
+                _ => step,
             };
             let Step {
                 reply,
                 action,
                 refused,
             } = step;
-            self.say(&reply);
+            if let Action::CheckLogin(login) = action {
+                if let Err(end) = Box::pin(self.check_login(login)).await {
+                    return end;
+                }
+                continue;
+            }
             if refused {
                 self.surroundings
                     .maillog
@@ -127,10 +171,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // Boxed, so that an idle connection does not carry the room for a message.
             let done = match action {
-                Action::Continue => Ok(()),
-                Action::ReadData(incoming) => Box::pin(self.receive(*incoming)).await,
-                Action::Discard(octets) => Box::pin(self.discard(octets)).await,
-                Action::Close => Err(End::Closed),
+                Action::Continue => {
+                    self.say(&reply);
+                    Ok(())
+                }
+                Action::ReadData(incoming) => {
+                    self.say(&reply);
+                    Box::pin(self.receive(*incoming)).await
+                }
+                Action::StartTls => {
+                    self.say(&reply);
+                    Box::pin(self.start_tls()).await
+                }
+                Action::ReadChunk(chunk) => Box::pin(self.receive_chunk(chunk, &reply)).await,
+                Action::Discard(octets) => Box::pin(self.discard(octets, &reply)).await,
+                Action::CheckLogin(_) => Ok(()),
+                Action::Close => {
+                    self.say(&reply);
+                    Err(End::Closed)
+                }
             };
             if let Err(end) = done {
                 return end;
@@ -138,7 +197,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The next command line. While it waits, and before each line, the end of the daemon is heard.
+    /// What comes before the greeting: TLS, on a listener where it is implicit, or with a client that begins with it.
+    async fn before_greeting(&mut self) -> Result<(), End> {
+        match self.surroundings.tls {
+            TlsMode::Off => return Ok(()),
+            TlsMode::Implicit => return self.start_tls().await,
+            TlsMode::StartTls => {}
+        }
+        let deadline = Instant::now() + GREETING_DELAY;
+        let stop = self.surroundings.stop.clone();
+        while tls::RECORD.starts_with(self.input.unread()) && self.input.unread().len() < tls::RECORD.len() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopping),
+                read = timeout_at(deadline, self.input.read(&mut self.stream)) => match read {
+                    Err(_) => return Ok(()),
+                    read => heard(read)?,
+                },
+            }
+        }
+        if self.input.unread().starts_with(&tls::RECORD) {
+            self.start_tls().await?;
+        }
+        Ok(())
+    }
+
+    /// True if the client has sent something that is no TLS.
+    fn has_more_than_tls(&self) -> bool {
+        let unread = self.input.unread();
+        !unread.is_empty() && !unread.starts_with(&tls::RECORD)
+    }
+
+    /// TLS begins, with what the client has sent already.
+    async fn start_tls(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        let Some(certificate) = self.surroundings.certificate.clone() else {
+            return Err(End::Tls);
+        };
+        let stop = self.surroundings.stop.clone();
+        let handshake = async {
+            if self.input.unread().is_empty() {
+                let start = Instant::now();
+                match self.input.read(&mut self.stream).await {
+                    // A probe looks whether the port is open, and leaves at once.
+                    Ok(0) if start.elapsed() < WAITED => return Err(End::Left),
+                    Ok(0) => return Err(End::Handshake(SILENT.to_owned())),
+                    Ok(_) => {}
+                    Err(error) => return Err(End::Broken(error)),
+                }
+            }
+            let begun = self.input.take();
+            self.stream
+                .start_tls(&certificate, begun)
+                .await
+                .map_err(|error| End::Handshake(tls::reason(&error)))
+        };
+        let done = tokio::select! {
+            biased;
+            // Nothing can be said in the middle of a handshake.
+            () = stop.cancelled() => return Err(End::Closed),
+            done = timeout(HANDSHAKE_TIMEOUT, handshake) => done,
+        };
+        done.unwrap_or_else(|_| Err(End::Handshake(SILENT.to_owned())))?;
+        self.session.tls_started();
+        Ok(())
+    }
+
+    /// The next command line. While it waits, and before each line, the end of the daemon is heard, but not between
+    /// the chunks of a message.
     async fn next_line(&mut self) -> Result<Line, End> {
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (mut searched, mut skipping) = (0, false);
@@ -146,22 +272,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.flush().await?;
         }
         loop {
-            if self.surroundings.stop.is_cancelled() {
+            let may_stop = self.chunked.is_none();
+            if may_stop && self.surroundings.stop.is_cancelled() {
                 return Err(End::Stopping);
             }
             let unread = self.input.unread();
-            // A TLS record of type handshake (RFC 8446 §5.1). No command begins like that.
-            if !skipping && unread.starts_with(&[0x16, 0x03]) {
-                return Err(End::Tls);
+            if !skipping && unread.starts_with(&tls::RECORD) {
+                return if self.session.may_start_tls() {
+                    Ok(Line::Tls)
+                } else {
+                    Err(End::Tls)
+                };
             }
+            let longest = self.session.longest_line(unread);
             let end = memchr::memchr(b'\n', unread.get(searched..).unwrap_or_default());
             match end.map(|at| searched + at + 1) {
-                Some(octets) if skipping || octets > MAX_LINE => {
+                Some(octets) if skipping || octets > longest => {
                     self.input.consume(octets);
                     return Ok(Line::TooLong);
                 }
                 Some(octets) => return Ok(Line::Whole(octets)),
-                None if skipping || unread.len() > MAX_LINE => {
+                None if skipping || unread.len() > longest => {
                     self.input.consume(unread.len());
                     skipping = true;
                     searched = 0;
@@ -173,9 +304,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let stop = self.surroundings.stop.clone();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(End::Stopping),
+                () = stop.cancelled(), if may_stop => return Err(End::Stopping),
                 read = timeout_at(deadline, self.input.read(&mut self.stream)) => heard(read)?,
             };
+        }
+    }
+
+    /// Has a login checked and answers. An answer of no waits, and longer each time.
+    async fn check_login(&mut self, login: Login) -> Result<(), End> {
+        self.flush().await?;
+        let stop = self.surroundings.stop.clone();
+        let checked = async {
+            let verdict = self.surroundings.logins.judge(self.client, login).await;
+            if let Verdict::Wrong { wait, .. } = &verdict {
+                tokio::time::sleep(*wait).await;
+            }
+            verdict
+        };
+        let verdict = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Stopping),
+            verdict = checked => verdict,
+        };
+        let why = match &verdict {
+            Verdict::Wrong { why, .. } => format!(" ({why})"),
+            _ => String::new(),
+        };
+        let Step {
+            reply,
+            action,
+            refused,
+        } = self.session.login_checked(verdict);
+        self.say(&reply);
+        if refused {
+            self.surroundings
+                .maillog
+                .refused(self.client(), &format!("{reply}{why}"));
+        }
+        match action {
+            Action::Close => Err(End::Closed),
+            _ => Ok(()),
         }
     }
 
@@ -190,6 +358,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(end);
             }
         };
+        self.conclude(draft, incoming).await;
+        Ok(())
+    }
+
+    /// Accepts a message that was read to its end, or refuses it, and says so.
+    pub(super) async fn conclude(&mut self, draft: Result<Draft, Refusal>, incoming: Incoming) {
         let Incoming { envelope, origin } = incoming;
         let result = match draft {
             Ok(draft) => draft.accept(envelope, origin).await.map_err(Refusal::Spool),
@@ -210,14 +384,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Err(refusal) => {
                 let reply = self.session.data_finished(Err(refusal.error()));
-                self.surroundings
-                    .maillog
-                    .refused(self.client(), &refusal.told(&reply));
+                self.tell_refused(&refusal, &reply);
                 reply
             }
         };
         self.say(&reply);
-        Ok(())
+    }
+
+    pub(super) fn tell_refused(&self, refusal: &Refusal, reply: &Reply) {
+        self.surroundings
+            .maillog
+            .refused(self.client(), &refusal.told(reply));
     }
 
     /// Reads a message to its final dot, into a draft as long as it can be taken.
@@ -250,13 +427,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if ended {
                 return Ok(draft);
             }
-            self.flush().await?;
-            heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)?;
+            self.hear_more().await?;
         }
     }
 
-    /// Reads octets that are not wanted.
-    async fn discard(&mut self, mut octets: u64) -> Result<(), End> {
+    /// The next piece of a message.
+    pub(super) async fn hear_more(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)
+    }
+
+    /// Reads octets that are not wanted, and answers then.
+    async fn discard(&mut self, mut octets: u64, reply: &Reply) -> Result<(), End> {
         loop {
             let used = usize::try_from(octets)
                 .unwrap_or(usize::MAX)
@@ -264,15 +446,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input.consume(used);
             octets -= used as u64;
             if octets == 0 {
+                self.say(reply);
                 return Ok(());
             }
-            self.flush().await?;
-            heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)?;
+            self.hear_more().await?;
         }
     }
 
     /// The last words.
     async fn finish(mut self, end: End) {
+        if let Some(chunked) = self.chunked.take() {
+            self.surroundings.maillog.lost(self.client(), chunked.octets());
+        }
         let client = self.client();
         match &end {
             End::Closed => {}
@@ -297,8 +482,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Tls => self.surroundings.maillog.refused(
                 client,
                 "nothing, and closed: the client speaks TLS, which this listener does not; \
-                 switch encryption (SSL/TLS) off for this server in the device",
+                 switch encryption (SSL/TLS) off for this server in the device, \
+                 or set tls = \"starttls\" for this listener",
             ),
+            End::Handshake(reason) => self.surroundings.maillog.no_tls(client, reason),
         }
         if matches!(end, End::Left | End::Broken(_)) {
             return;
@@ -316,7 +503,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await;
     }
 
-    fn say(&mut self, reply: &Reply) {
+    pub(super) fn say(&mut self, reply: &Reply) {
         reply.write_to(&mut self.output);
     }
 
@@ -337,7 +524,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn client(&self) -> Client<'_> {
+    pub(super) fn client(&self) -> Client<'_> {
         Client {
             address: self.client,
             listener: &self.surroundings.settings.listener,
@@ -345,15 +532,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
+/// What it means that no TLS came.
+const SILENT: &str = "the device did not go on with it: perhaps it has no encryption switched on, and waits for a \
+                      greeting; if it cannot have it, use a listener with another `tls`";
+
 /// Why a message is not taken.
 #[derive(Debug)]
-enum Refusal {
+pub(super) enum Refusal {
     TooLarge,
     Spool(AcceptError),
 }
 
 impl Refusal {
-    fn error(&self) -> DataError {
+    pub(super) fn error(&self) -> DataError {
         match self {
             Self::TooLarge => DataError::TooLarge,
             Self::Spool(AcceptError::Full(_)) => DataError::Full,
@@ -377,54 +568,6 @@ fn heard(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(End::Broken(error)),
         Err(_) => Err(End::TimedOut),
-    }
-}
-
-/// What was read and not yet used. It holds no memory while a client is silent.
-#[derive(Debug, Default)]
-struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Input {
-    fn unread(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
-    }
-
-    fn consume(&mut self, octets: usize) {
-        self.start = (self.start + octets).min(self.buffer.len());
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
-        }
-    }
-
-    /// Gives an empty buffer's memory back.
-    fn release(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = Vec::new();
-        }
-    }
-
-    /// Reads once; 0 is the end of the stream.
-    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, stream)).await
-    }
-
-    /// Reads onto the stack and keeps only what came: waiting costs no buffer.
-    fn poll_read<S: AsyncRead + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut S,
-    ) -> Poll<io::Result<usize>> {
-        let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
-        let mut read = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        self.buffer.extend_from_slice(read.filled());
-        Poll::Ready(Ok(read.filled().len()))
     }
 }
 

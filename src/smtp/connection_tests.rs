@@ -1,10 +1,14 @@
 //! Tests of one connection: time limits, bursts and memory.
 
+use super::super::input::READ_SIZE;
 use super::*;
 use crate::clock::Clock;
 use crate::spool::{Slots, Spool, SpoolSettings};
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::advance;
 
@@ -25,7 +29,12 @@ impl World {
             stream,
             writes: writes.clone(),
         };
-        let server = tokio::spawn(serve_client(stream, [192, 0, 2, 1].into(), surroundings(&spool)));
+        let server = tokio::spawn(serve_client(
+            stream,
+            Peer::from(IpAddr::from([192, 0, 2, 1])),
+            Vec::new(),
+            surroundings(&spool),
+        ));
         Self {
             client,
             server,
@@ -78,16 +87,15 @@ fn spool() -> (Spool, tempfile::TempDir) {
 }
 
 fn surroundings(spool: &Spool) -> Arc<Surroundings> {
-    let settings = SessionSettings {
-        hostname: "bridge.test".into(),
-        listener: "test".into(),
-        max_message_size: 1000,
-    };
+    let settings = SessionSettings::sample();
     Arc::new(Surroundings {
         settings: Arc::new(settings),
         intake: spool.intake(),
+        logins: Logins::new("no-such-file".into()),
         maillog: Maillog,
         stop: CancellationToken::new(),
+        tls: TlsMode::Off,
+        certificate: None,
     })
 }
 
@@ -144,15 +152,23 @@ async fn a_burst_is_answered_in_one_write() {
 async fn an_endless_line_needs_bounded_memory() {
     let (spool, _directory) = spool();
     let (mut client, stream) = duplex(64 * 1024);
-    let session = Session::new(surroundings(&spool).settings.clone(), [192, 0, 2, 1].into());
-    let (input, output, client_address) = (Input::default(), Vec::new(), [192, 0, 2, 1].into());
+    let session = Session::new(
+        surroundings(&spool).settings.clone(),
+        Peer::from(IpAddr::from([192, 0, 2, 1])),
+    );
+    let (input, output, client_address) = (
+        Input::default(),
+        Vec::new(),
+        Peer::from(IpAddr::from([192, 0, 2, 1])),
+    );
     let surroundings = surroundings(&spool);
     let mut connection = Connection {
-        stream,
+        stream: Wire::Plain(stream),
         client: client_address,
         input,
         output,
         session,
+        chunked: None,
         surroundings,
     };
     let talk = async {
@@ -163,14 +179,19 @@ async fn an_endless_line_needs_bounded_memory() {
     };
     let (line, ()) = tokio::join!(connection.next_line(), talk);
     assert!(matches!(line, Ok(Line::TooLong)));
-    assert!(connection.input.buffer.capacity() <= 2 * (READ_SIZE + MAX_LINE));
+    assert!(connection.input.capacity() <= 2 * (READ_SIZE + 4 * 1024));
 }
 
 #[tokio::test]
 async fn an_idle_connection_costs_little() {
     let (spool, _directory) = spool();
     let (_client, stream) = duplex(1);
-    let idle = serve_client(stream, [192, 0, 2, 1].into(), surroundings(&spool));
+    let idle = serve_client(
+        stream,
+        Peer::from(IpAddr::from([192, 0, 2, 1])),
+        Vec::new(),
+        surroundings(&spool),
+    );
     assert!(size_of_val(&idle) < 2048, "{}", size_of_val(&idle));
 }
 

@@ -1,37 +1,52 @@
-//! The sockets: binding them, accepting from them within the limits, and the end.
+//! The door: accepting clients within the limits, and the end.
 
+use super::certificate::{Current, Keeper, Source};
 use super::connection::{Surroundings, serve_client};
+use super::own_certificate::OwnCertificate;
+use super::proxy::{self, Announced, HeaderError};
 use super::session::SessionSettings;
+use super::socket::{self, BindError, Inherited, Place, Socket};
+use super::stream::Stream;
+use crate::clock::Clock;
+use crate::config::Access;
+use crate::config::Bind;
+use crate::config::CertificateFiles;
 use crate::config::Listener;
+use crate::config::TlsMode;
+use crate::mail::Peer;
 use crate::mail::Reply;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
 use crate::telemetry::maillog::Client;
+use crate::users::Logins;
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 /// How long to wait after an error of accept that passes only with time, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// At most one line in this time tells of connections beyond the limit, or of accept failing.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
+/// How long a load balancer may take for its PROXY header: it sends it with the connection, but a packet may be lost
+/// (the specification wants 3 seconds at least).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A socket that listens. Connections wait in it until [`serve`] takes it.
 #[derive(Debug)]
 pub struct Bound {
-    socket: TcpListener,
-    address: SocketAddr,
+    socket: Socket,
+    place: Place,
     door: Arc<Door>,
+    /// Of a certificate that was first needed here.
+    keeper: Option<Keeper>,
 }
 
 /// What all sockets of a listener have in common.
@@ -39,58 +54,25 @@ pub struct Bound {
 struct Door {
     name: String,
     allow: Vec<IpNet>,
+    proxies: Vec<IpNet>,
+    tls: TlsMode,
+    certificate: Option<Current>,
     max_message_size: u64,
+    lenient: bool,
     max_connections: usize,
+    access: Access,
     places: Arc<Semaphore>,
 }
 
-/// Why an address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Somebody else does.
-    #[error(
-        "listener {listener}: {address} is already in use, perhaps by another mail server or another bridge. \
-         `ss -ltnp 'sport = :{}'` (as root) shows which program it is: stop that one, or choose another port in `bind`",
-        address.port()
-    )]
-    InUse {
-        /// The listener's name.
-        listener: String,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// We may not.
-    #[error(
-        "listener {listener}: {address} may not be used by this user: ports below 1024 need root or \
-         CAP_NET_BIND_SERVICE (in a systemd unit: AmbientCapabilities=CAP_NET_BIND_SERVICE). Or choose a port above 1023"
-    )]
-    Forbidden {
-        /// The listener's name.
-        listener: String,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The machine does not have it.
-    #[error(
-        "listener {listener}: this machine has no address {}: `ip address` shows those that it has; \
-         0.0.0.0 and [::] stand for all of them", address.ip()
-    )]
-    NoSuchAddress {
-        /// The listener's name.
-        listener: String,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// Something else.
-    #[error("listener {listener}: {address} cannot be listened on: {error}")]
-    Other {
-        /// The listener's name.
-        listener: String,
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
+/// What opening listeners takes besides their configuration.
+#[derive(Debug)]
+pub struct Premises {
+    hostname: String,
+    tls_directory: PathBuf,
+    clock: Clock,
+    inherited: Vec<(String, Inherited)>,
+    /// Certificates that were needed so far; `None` stands for our own.
+    certificates: Vec<(Option<CertificateFiles>, Current)>,
 }
 
 /// What a listener needs to do its work.
@@ -100,39 +82,114 @@ pub struct Services {
     pub hostname: String,
     /// Where messages go.
     pub intake: Intake,
+    /// Who may log in.
+    pub logins: Logins,
     /// Where it is told.
     pub maillog: Maillog,
 }
 
-/// Opens all sockets of a listener. Must be called within a Tokio runtime.
-///
-/// An IPv6 socket is for IPv6 only (IPV6_V6ONLY), on every system: `[::]` does not include IPv4, and `0.0.0.0` can
-/// stand beside it. Without that, whether the two go together would depend on a system setting.
+impl Premises {
+    /// `state_dir` is where a certificate of our own is kept, `inherited` what systemd has opened for us.
+    #[must_use]
+    pub fn new(
+        hostname: String,
+        state_dir: PathBuf,
+        clock: Clock,
+        inherited: Vec<(String, Inherited)>,
+    ) -> Self {
+        Self {
+            hostname,
+            tls_directory: state_dir.join("tls"),
+            clock,
+            inherited,
+            certificates: Vec::new(),
+        }
+    }
+
+    /// Sockets that were opened for us and that no listener has asked for.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.inherited.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The certificate for a listener, and its keeper if it is the first to need it.
+    fn certificate(
+        &mut self,
+        listener: &Listener,
+    ) -> Result<(Option<Current>, Option<Keeper>), super::CertificateError> {
+        if listener.tls == TlsMode::Off {
+            return Ok((None, None));
+        }
+        let same = |(files, _): &&(Option<CertificateFiles>, Current)| *files == listener.certificate;
+        if let Some((_, current)) = self.certificates.iter().find(same) {
+            return Ok((Some(current.clone()), None));
+        }
+        let source = match &listener.certificate {
+            Some(files) => Source::Files(files.clone()),
+            None => {
+                let address = |bind: &Bind| match bind {
+                    Bind::Address(address) => Some(address.ip()),
+                    Bind::Systemd(_) | Bind::Unix(_) => None,
+                };
+                let addresses = listener.bind.iter().filter_map(address);
+                let addresses = addresses.filter(|address: &IpAddr| !address.is_unspecified());
+                Source::Own(OwnCertificate::new(
+                    self.tls_directory.clone(),
+                    &self.hostname,
+                    addresses.collect(),
+                ))
+            }
+        };
+        let keeper = Keeper::open(source, self.clock)?;
+        let current = keeper.current();
+        self.certificates
+            .push((listener.certificate.clone(), current.clone()));
+        Ok((Some(current), Some(keeper)))
+    }
+}
+
+/// Opens all sockets of a listener, and its certificate. Must be called within a Tokio runtime; blocks on the disk.
 ///
 /// # Errors
-/// [`BindError`] for the first address that fails; no socket stays open then.
-pub fn bind(listener: &Listener) -> Result<Vec<Bound>, BindError> {
+/// [`BindError`] for the first thing that fails; no socket stays open then.
+pub fn bind(listener: &Listener, premises: &mut Premises) -> Result<Vec<Bound>, BindError> {
+    let (certificate, mut keeper) =
+        premises
+            .certificate(listener)
+            .map_err(|error| BindError::Certificate {
+                listener: listener.name.clone(),
+                error: Box::new(error),
+            })?;
     let door = Arc::new(Door {
         name: listener.name.clone(),
         allow: listener.allow.clone(),
+        proxies: listener.proxy_protocol.clone(),
+        tls: listener.tls,
+        certificate,
         max_message_size: listener.max_message_size,
+        lenient: listener.lenient,
         max_connections: listener.max_connections,
+        access: listener.access,
         places: Arc::new(Semaphore::new(
             listener.max_connections.min(Semaphore::MAX_PERMITS),
         )),
     });
-    let bound = |&address: &SocketAddr| {
-        let socket = open(address).map_err(|error| BindError::new(&door.name, address, error))?;
-        let address = socket
-            .local_addr()
-            .map_err(|error| BindError::new(&door.name, address, error))?;
-        Ok(Bound {
-            socket,
-            address,
-            door: door.clone(),
-        })
+    let mut sockets = Vec::new();
+    for bind in &listener.bind {
+        match bind {
+            Bind::Address(address) => sockets.push(socket::tcp(&listener.name, *address)?),
+            Bind::Systemd(name) => {
+                sockets.extend(socket::inherited(&listener.name, name, &mut premises.inherited)?);
+            }
+            Bind::Unix(path) => sockets.push(socket::unix(&listener.name, path, listener.unix_mode)?),
+        }
+    }
+    let bound = |(socket, place)| Bound {
+        socket,
+        place,
+        door: door.clone(),
+        keeper: keeper.take(),
     };
-    listener.bind.iter().map(bound).collect()
+    Ok(sockets.into_iter().map(bound).collect())
 }
 
 /// Serves all clients of these sockets until `stop`, and returns when the last one is gone.
@@ -142,17 +199,26 @@ pub fn bind(listener: &Listener) -> Result<Vec<Bound>, BindError> {
 /// everything at once.
 pub async fn serve(sockets: Vec<Bound>, services: Services, stop: CancellationToken) {
     let mut loops = JoinSet::new();
-    for bound in sockets {
+    for mut bound in sockets {
+        if let Some(keeper) = bound.keeper.take() {
+            loops.spawn(keeper.keep(stop.clone()));
+        }
         let settings = SessionSettings {
             hostname: services.hostname.clone(),
             listener: bound.door.name.clone(),
             max_message_size: bound.door.max_message_size,
+            lenient: bound.door.lenient,
+            access: bound.door.access,
+            starttls: bound.door.tls == TlsMode::StartTls,
         };
         let surroundings = Surroundings {
             settings: Arc::new(settings),
             intake: services.intake.clone(),
+            logins: services.logins.clone(),
             maillog: services.maillog,
             stop: stop.clone(),
+            tls: bound.door.tls,
+            certificate: bound.door.certificate.clone(),
         };
         loops.spawn(accept_all(bound, Arc::new(surroundings)));
     }
@@ -165,8 +231,17 @@ pub async fn serve(sockets: Vec<Bound>, services: Services, stop: CancellationTo
 impl Bound {
     /// Where it listens; the real port if the configuration said 0.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The address it listens on, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.place {
+            Place::Tcp(address) => Some(address),
+            Place::Unix(_) => None,
+        }
     }
 
     /// The name of its listener.
@@ -176,34 +251,35 @@ impl Bound {
     }
 }
 
-impl BindError {
-    fn new(listener: &str, address: SocketAddr, error: io::Error) -> Self {
-        let listener = listener.to_owned();
-        match error.kind() {
-            ErrorKind::AddrInUse => Self::InUse { listener, address },
-            ErrorKind::PermissionDenied => Self::Forbidden { listener, address },
-            ErrorKind::AddrNotAvailable => Self::NoSuchAddress { listener, address },
-            _ => Self::Other {
-                listener,
-                address,
-                error,
-            },
+impl Door {
+    /// What a client hears that may not come in. Whoever may use a Unix socket is its mode's business.
+    fn refusal(&self, client: Peer) -> Option<Reply> {
+        let address = client.address()?;
+        if self.allow.iter().any(|network| network.contains(&address)) {
+            return None;
         }
+        let text = format!(
+            "{client} may not send mail through this bridge: add it to `allow` of listener {} in the bridge's configuration",
+            self.name
+        );
+        Some(Reply::new(554, 7, 1, text))
     }
-}
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // On Unix this allows an address whose old connections still linger; on Windows it would allow it to be stolen.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+    /// True if this client must send a PROXY header, and is believed.
+    fn is_proxy(&self, client: Peer) -> bool {
+        client
+            .address()
+            .is_some_and(|address| self.proxies.iter().any(|network| network.contains(&address)))
     }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
+
+    /// Says one reply, if words without TLS mean anything here, and closes.
+    fn send_away(&self, stream: Stream, reply: &Reply) {
+        let mut text = Vec::new();
+        if self.tls != TlsMode::Implicit {
+            reply.write_to(&mut text);
+        }
+        stream.send_away(&text);
+    }
 }
 
 async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
@@ -222,8 +298,7 @@ async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => {
-                let client = address.ip().to_canonical();
+            Ok((stream, client)) => {
                 if let Some(stream) = admit(stream, client, &door, &surroundings, &mut log) {
                     clients.spawn(stream);
                 }
@@ -240,7 +315,7 @@ async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
             }
         }
     }
-    drop(socket);
+    socket.close();
     while let Some(ended) = clients.join_next().await {
         note_panic(ended);
     }
@@ -248,9 +323,9 @@ async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
 
 /// The task that serves `client`, or nothing if it was sent away.
 fn admit(
-    stream: TcpStream,
-    client: IpAddr,
-    door: &Door,
+    stream: Stream,
+    client: Peer,
+    door: &Arc<Door>,
     surroundings: &Arc<Surroundings>,
     log: &mut Seldom,
 ) -> Option<impl Future<Output = ()> + use<>> {
@@ -258,14 +333,10 @@ fn admit(
         address: client,
         listener: &door.name,
     };
-    if !door.allow.iter().any(|network| network.contains(&client)) {
-        let text = format!(
-            "{client} may not send mail through this bridge: add it to `allow` of listener {} in the bridge's configuration",
-            door.name
-        );
-        let reply = Reply::new(554, 7, 1, text);
+    let is_proxy = door.is_proxy(client);
+    if let Some(reply) = door.refusal(client).filter(|_| !is_proxy) {
         surroundings.maillog.refused(who, &reply.to_string());
-        send_away(stream, &reply);
+        door.send_away(stream, &reply);
         return None;
     }
     let Ok(place) = door.places.clone().try_acquire_owned() else {
@@ -277,25 +348,87 @@ fn admit(
                 &format!("{reply} (max_connections = {limit} of this listener is reached)"),
             );
         }
-        send_away(stream, &reply);
+        door.send_away(stream, &reply);
         return None;
     };
-    // Replies are small and each one is waited for.
-    let _ = stream.set_nodelay(true);
-    let surroundings = surroundings.clone();
+    stream.set_nodelay();
+    let (surroundings, door) = (surroundings.clone(), door.clone());
     Some(async move {
-        serve_client(stream, client, surroundings).await;
+        if is_proxy {
+            // Boxed, so that an idle connection does not carry the room for a header.
+            let relayed = Box::pin(behind_proxy(stream, client, &door, &surroundings));
+            if let Some((stream, client, early)) = relayed.await {
+                serve_client(stream, client, early, surroundings).await;
+            }
+        } else {
+            serve_client(stream, client, Vec::new(), surroundings).await;
+        }
         drop(place);
     })
 }
 
-/// Says one reply and closes, without waiting for anything: the reply fits into the empty buffer of a new socket.
-fn send_away(stream: TcpStream, reply: &Reply) {
-    let mut text = Vec::new();
-    reply.write_to(&mut text);
-    if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(&text);
-        let _ = stream.shutdown(Shutdown::Write);
+/// Reads the PROXY header of a load balancer: the client behind it, if that may come in, and what it has said already.
+async fn behind_proxy(
+    mut stream: Stream,
+    proxy: Peer,
+    door: &Door,
+    surroundings: &Surroundings,
+) -> Option<(Stream, Peer, Vec<u8>)> {
+    let mut octets = Vec::new();
+    let read = tokio::select! {
+        () = surroundings.stop.cancelled() => return None,
+        read = timeout(HEADER_TIMEOUT, read_header(&mut stream, &mut octets)) => read,
+    };
+    let turn_away = |client, reply: &Reply, why: &str| {
+        let who = Client {
+            address: client,
+            listener: &door.name,
+        };
+        surroundings.maillog.refused(who, &format!("{reply}{why}"));
+    };
+    let announced = match read {
+        Ok(Ok(Some(announced))) => announced,
+        // It went away.
+        Ok(Ok(None)) => return None,
+        failed => {
+            let why = match failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => format!("no PROXY header came within {} seconds", HEADER_TIMEOUT.as_secs()),
+            };
+            let reply = Reply::new(500, 5, 2, "a PROXY header must come first");
+            let hint = format!(" ({why}; `proxy_protocol` of this listener requires one from this address)");
+            turn_away(proxy, &reply, &hint);
+            door.send_away(stream, &reply);
+            return None;
+        }
+    };
+    let client = match announced {
+        Announced::Client(address) => Peer::from(address),
+        // Whoever may announce anybody may as well come in itself: it asks whether we are well.
+        Announced::Itself => return Some((stream, proxy, octets)),
+        Announced::Unknown => proxy,
+    };
+    if let Some(reply) = door.refusal(client) {
+        turn_away(client, &reply, &format!(" (announced by {proxy})"));
+        door.send_away(stream, &reply);
+        return None;
+    }
+    Some((stream, client, octets))
+}
+
+/// Reads until the header is whole, and leaves in `octets` what came behind it. `None` if the stream ended.
+async fn read_header(stream: &mut Stream, octets: &mut Vec<u8>) -> Result<Option<Announced>, HeaderError> {
+    loop {
+        if let Some((announced, length)) = proxy::parse(octets)? {
+            octets.drain(..length);
+            return Ok(Some(announced));
+        }
+        // A header that is not whole is shorter than the longest one, so this stays small.
+        let mut space = [0; proxy::MAX_HEADER];
+        match stream.read(&mut space).await {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(read) => octets.extend(space.iter().take(read)),
+        }
     }
 }
 
@@ -336,60 +469,27 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::spool::{Spool, SpoolSettings};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::timeout;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
 
     fn listener(bind: &[&str]) -> Listener {
         Listener {
             name: "test".into(),
-            bind: bind.iter().map(|address| address.parse().unwrap()).collect(),
+            bind: bind
+                .iter()
+                .map(|address| Bind::Address(address.parse().unwrap()))
+                .collect(),
+            unix_mode: 0o666,
             allow: vec!["127.0.0.0/8".parse().unwrap()],
+            proxy_protocol: Vec::new(),
+            tls: TlsMode::Off,
+            certificate: None,
             max_message_size: 1000,
+            lenient: true,
             max_connections: 1,
+            access: Access::default(),
         }
-    }
-
-    #[tokio::test]
-    async fn port_0_becomes_a_real_port_and_nobody_else_gets_it() {
-        let bound = bind(&listener(&["127.0.0.1:0", "127.0.0.1:0"])).unwrap();
-        let address = bound[0].address();
-        assert_ne!(address.port(), 0);
-        assert_ne!(address, bound[1].address());
-        let error = bind(&listener(&[&address.to_string()])).unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("listener test: {address} is already in use")),
-            "{error}"
-        );
-        assert!(
-            error.contains(&format!("`ss -ltnp 'sport = :{}'`", address.port())),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn errors_say_what_to_do() {
-        let error = bind(&listener(&["192.0.2.1:2525"])).unwrap_err().to_string();
-        assert!(error.contains("this machine has no address 192.0.2.1"), "{error}");
-        let address = "127.0.0.1:25".parse().unwrap();
-        let error = BindError::new("test", address, ErrorKind::PermissionDenied.into()).to_string();
-        assert!(
-            error.contains("127.0.0.1:25 may not be used") && error.contains("CAP_NET_BIND_SERVICE"),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn ipv4_and_ipv6_stand_side_by_side() {
-        let first = match bind(&listener(&["[::]:0"])) {
-            Ok(bound) => bound,
-            // A machine without IPv6.
-            Err(BindError::Other { .. } | BindError::NoSuchAddress { .. }) => return,
-            Err(error) => panic!("{error}"),
-        };
-        let port = first[0].address().port();
-        bind(&listener(&[&format!("0.0.0.0:{port}")])).unwrap();
     }
 
     #[tokio::test]
@@ -401,11 +501,18 @@ mod tests {
             min_free: 0,
         };
         let spool = Spool::open(&settings, Clock::machine()).unwrap();
-        let bound = bind(&listener(&["127.0.0.1:0", "127.0.0.1:0"])).unwrap();
-        let (one, other) = (bound[0].address(), bound[1].address());
+        let mut premises = Premises::new(
+            "bridge.test".into(),
+            directory.path().into(),
+            Clock::machine(),
+            Vec::new(),
+        );
+        let bound = bind(&listener(&["127.0.0.1:0", "127.0.0.1:0"]), &mut premises).unwrap();
+        let (one, other) = (bound[0].address().unwrap(), bound[1].address().unwrap());
         let services = Services {
             hostname: "bridge.test".into(),
             intake: spool.intake(),
+            logins: Logins::new("no-such-file".into()),
             maillog: Maillog,
         };
         let stop = CancellationToken::new();

@@ -2,23 +2,52 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `listener` | sockets: binding, accepting, limits, the end |
-//! | `connection` | one client: reading, writing, timeouts; any stream, so that TLS is a wrapper around one |
-//! | `session` | what to answer to a line; no I/O |
+//! | `listener` | accepting clients, limits, the end |
+//! | `socket` | opening TCP and Unix sockets and those of systemd; `holder`: which program is in the way |
+//! | `proxy` | the PROXY header of a load balancer; no I/O |
+//! | `connection` | one client: reading, writing, timeouts; any stream |
+//! | `bdat` | the pieces of a message that comes by BDAT |
+//! | `input` | what was read and not yet used |
+//! | `tls` | a stream that can begin TLS, and its failures in plain words |
+//! | `certificate` | reading certificates again when they change; `own_certificate`: making one |
+//! | `session` `replies` | what to answer to a line; no I/O |
+//! | `transaction` | the part of a session that is about one message; no I/O |
+//! | `login` `auth` | the part of a session that is about logging in; no I/O |
 //! | `command` | what a line says |
-//! | `data` | where a message ends; no I/O |
+//! | `parameters` | what MAIL and RCPT ask for besides; no I/O |
+//! | `data` | where a message of DATA ends; no I/O |
+//! | `chunk` | what the octets of BDAT mean; no I/O |
 //!
 //! Liberal in what a command may look like, strict about framing: a client may write a command badly, but nothing
 //! ever changes where a message ends. What devices really do is written down as dialogs in `tests/dialogs/`.
 
+mod auth;
+mod bdat;
+mod certificate;
+mod chunk;
 mod command;
 mod connection;
 mod data;
+mod holder;
+mod input;
 mod listener;
+mod login;
+mod own_certificate;
+mod parameters;
+mod proxy;
+mod replies;
 mod session;
+mod socket;
+mod stream;
+mod tls;
+mod transaction;
 
+pub use certificate::CertificateError;
+pub use chunk::ChunkReader;
 pub use data::{DataReader, Decoded};
-pub use listener::{BindError, Bound, Services, bind, serve};
+pub use listener::{Bound, Premises, Services, bind, serve};
 pub use session::{
-    Action, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_RECIPIENTS, Session, SessionSettings, Step,
+    Action, Chunk, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_RECIPIENTS, Session, SessionSettings,
+    Step,
 };
+pub use socket::{BindError, Inherited, Place};

@@ -1,16 +1,17 @@
 //! What is said between a client and us, without I/O: a line in, a reply and an action out.
 
-use super::command::{self, Command, CommandError, Ignored, Mail, PathError, Rcpt};
-use crate::mail::Address;
-use crate::mail::BodyType;
+use super::command::{self, Command, CommandError, PathError};
+use super::login::Standing;
+use super::replies;
+use super::transaction::Transaction;
+use crate::config::Access;
 use crate::mail::Envelope;
+use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Reply;
-use crate::mail::ReversePath;
 use crate::spool::Origin;
 use crate::spool::Room;
-use std::collections::HashSet;
-use std::net::IpAddr;
+use crate::users::Login;
 use std::sync::Arc;
 
 /// Recipients of one message; the 100 of RFC 5321 §4.5.3.1.10 are the least that a server must take.
@@ -31,16 +32,24 @@ pub struct SessionSettings {
     pub listener: String,
     /// The largest message in octets (RFC 1870).
     pub max_message_size: u64,
+    /// True if parameters of MAIL and RCPT that mean nothing are ignored; else they are refused.
+    pub lenient: bool,
+    /// Who may do how much.
+    pub access: Access,
+    /// True if STARTTLS is offered (RFC 3207).
+    pub starttls: bool,
 }
 
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
-    settings: Arc<SessionSettings>,
-    client: IpAddr,
+    pub(super) settings: Arc<SessionSettings>,
+    client: Peer,
     greeting: String,
     esmtp: bool,
-    transaction: Option<Box<Transaction>>,
+    pub(super) standing: Standing,
+    tls: bool,
+    pub(super) transaction: Option<Box<Transaction>>,
     bad_in_a_row: u32,
     bad: u32,
 }
@@ -48,7 +57,7 @@ pub struct Session {
 /// What is to be done about a line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The answer.
+    /// The answer; after [`Action::ReadChunk`] only if that went well, and after [`Action::Discard`] in any case.
     pub reply: Reply,
     /// What comes after the answer.
     pub action: Action,
@@ -63,10 +72,27 @@ pub enum Action {
     Continue,
     /// The message follows, up to its final dot; then [`Session::data_finished`].
     ReadData(Box<Incoming>),
-    /// So many octets follow that are no commands and not wanted either.
+    /// TLS begins; then [`Session::tls_started`].
+    StartTls,
+    /// A piece of the message follows. If it is the last, [`Session::data_finished`] has the answer; else it is the
+    /// reply of this step, or that of [`Session::chunk_failed`].
+    ReadChunk(Chunk),
+    /// So many octets follow that are no commands and not wanted either. Answer when they are read.
     Discard(u64),
+    /// This login is to be checked; then [`Session::login_checked`] has the answer, and the reply of this step is not
+    /// said.
+    CheckLogin(Login),
     /// Nothing: the connection ends.
     Close,
+}
+
+/// A piece of a message (RFC 3030 §2).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// How long it is.
+    pub octets: u64,
+    /// The envelope, with the last piece.
+    pub incoming: Option<Box<Incoming>>,
 }
 
 /// The envelope of a message whose text follows, and where it comes from.
@@ -89,25 +115,18 @@ pub enum DataError {
     Disk,
 }
 
-/// What MAIL and RCPT said so far.
-#[derive(Debug)]
-struct Transaction {
-    reverse_path: ReversePath,
-    body_type: BodyType,
-    recipients: Vec<Address>,
-    keys: HashSet<String>,
-}
-
 impl Session {
     /// A session with `client`, before the greeting.
     #[must_use]
-    pub fn new(settings: Arc<SessionSettings>, client: IpAddr) -> Self {
+    pub fn new(settings: Arc<SessionSettings>, client: Peer) -> Self {
         let greeting = String::new();
         Self {
             settings,
             client,
             greeting,
             esmtp: false,
+            standing: Standing::Unknown,
+            tls: false,
             transaction: None,
             bad_in_a_row: 0,
             bad: 0,
@@ -122,16 +141,55 @@ impl Session {
 
     /// What to do about a command line, with or without its line end. `room` is asked if a message begins.
     pub fn command(&mut self, line: &[u8], room: impl FnOnce() -> Room) -> Step {
-        let step = match command::parse(line) {
-            Ok(command) => self.perform(command, room),
-            Err(error) => refuse_line(&error),
+        let step = match self.login_line(line) {
+            Some(step) => step,
+            None => match command::parse(line) {
+                Ok(command) => self.perform(command, room),
+                Err(error) => refuse_line(&error),
+            },
         };
         self.judge(step)
     }
 
     /// What to do about a line that was too long to be kept (RFC 5321 §4.5.3.1.9).
     pub fn line_too_long(&mut self) -> Step {
-        self.judge(answer(Reply::new(500, 5, 2, "the line is too long")))
+        // RFC 4954 §6 has a code of its own.
+        let reply = match self.login_ended() {
+            true => Reply::new(500, 5, 6, "the line is too long for a login"),
+            false => Reply::new(500, 5, 2, "the line is too long"),
+        };
+        self.judge(answer(reply))
+    }
+
+    /// TLS has begun. Everything that was said before it is forgotten (RFC 3207 §4.2): it may have been said by
+    /// somebody on the way.
+    pub fn tls_started(&mut self) {
+        self.tls = true;
+        self.greeting = String::new();
+        self.esmtp = false;
+        self.standing = Standing::Unknown;
+        self.transaction = None;
+    }
+
+    /// True if a client that begins TLS without a word may.
+    #[must_use]
+    pub fn may_start_tls(&self) -> bool {
+        self.settings.starttls && !self.tls
+    }
+
+    /// What to do instead of [`Action::StartTls`] if more commands came with STARTTLS. Somebody on the way may have
+    /// added them, so that they seem to come through TLS (RFC 3207 §6, CVE-2011-0411).
+    #[must_use]
+    pub fn commands_behind_starttls(&self) -> Step {
+        Step {
+            refused: true,
+            ..close(Reply::new(
+                554,
+                7,
+                0,
+                "commands came together with STARTTLS, before its answer: nothing of it is trusted, closing the connection",
+            ))
+        }
     }
 
     /// The answer after the final dot: the message is on the disk under this id, or it is not ours.
@@ -142,7 +200,7 @@ impl Session {
                 Reply::new(250, 0, 0, format!("Ok: queued as {id}"))
             }
             Err(DataError::TooLarge) => self.too_large(),
-            Err(DataError::Full) => full(),
+            Err(DataError::Full) => replies::full(),
             Err(DataError::Disk) => Reply::new(
                 451,
                 3,
@@ -165,38 +223,53 @@ impl Session {
             }
             Command::Noop => answer(Reply::new(250, 0, 0, "Ok")),
             // RFC 5321 §3.5.3: 252 where it is not disclosed who exists.
-            Command::Vrfy => answer(Reply::new(252, 5, 0, "send some mail, it will be relayed")),
-            Command::Expn => answer(Reply::new(502, 5, 1, "there are no lists here")),
-            Command::Help => answer(Reply::new(
-                214,
-                0,
-                0,
-                "this is smtp-oauth-bridge; commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
-            )),
-            Command::Quit => close(Reply::new(221, 0, 0, "Bye")),
-            Command::StartTls => answer(Reply::new(
-                502,
+            Command::Vrfy => answer(Reply::new(
+                252,
                 5,
-                1,
-                "STARTTLS is not offered here: switch encryption off for this server in the device",
+                0,
+                "who exists is not told here: send the message, and a report will say if it cannot be delivered",
             )),
+            Command::Expn => answer(Reply::new(502, 5, 1, "there are no lists here")),
+            Command::Help => answer(replies::help(self.settings.max_message_size)),
+            Command::Quit => close(Reply::new(221, 0, 0, "Bye")),
+            Command::StartTls => self.starttls(),
             Command::Auth => answer(Reply::new(
                 502,
                 5,
                 1,
                 "login is not offered here and not needed: switch SMTP authentication off in the device",
             )),
-            // RFC 3030 §2: the octets follow whatever we answer; taken for commands, they could do harm.
-            Command::Bdat(octets) => Step {
-                action: Action::Discard(octets),
-                ..answer(Reply::new(
-                    502,
+            Command::Bdat(bdat) => self.bdat(bdat),
+            // Relayed mail would seem to come from the load balancer, which may be allowed more than the client.
+            Command::Proxy => Step {
+                refused: true,
+                ..close(Reply::new(
+                    500,
                     5,
-                    1,
-                    "BDAT is not offered here: send the message with DATA",
+                    2,
+                    "a PROXY header is not taken from this address: it is not in `proxy_protocol` of this listener",
                 ))
             },
             Command::Foreign => close(Reply::new(500, 5, 2, "this is an SMTP server")),
+        }
+    }
+
+    /// RFC 3207 §4.
+    fn starttls(&self) -> Step {
+        if self.tls {
+            return answer(Reply::new(503, 5, 1, "the connection is encrypted already"));
+        }
+        if !self.settings.starttls {
+            return answer(Reply::new(
+                502,
+                5,
+                1,
+                "STARTTLS is not offered here: switch encryption off for this server in the device",
+            ));
+        }
+        Step {
+            action: Action::StartTls,
+            ..answer(Reply::new(220, 0, 0, "Ready to start TLS"))
         }
     }
 
@@ -208,99 +281,47 @@ impl Session {
         if !esmtp {
             return answer(reply);
         }
-        answer(
-            reply
-                .line("PIPELINING")
-                .line(format!("SIZE {}", self.settings.max_message_size))
-                .line("8BITMIME")
-                .line("ENHANCEDSTATUSCODES"),
-        )
+        let reply = self.offer_login(reply);
+        let mut reply = reply
+            .line("PIPELINING")
+            .line(format!("SIZE {}", self.settings.max_message_size))
+            .line("8BITMIME")
+            .line("SMTPUTF8")
+            .line("CHUNKING")
+            .line("DSN")
+            // RFC 9422. There is no limit of messages in a session (MAILMAX).
+            .line(format!("LIMITS RCPTMAX={MAX_RECIPIENTS}"))
+            .line("HELP")
+            .line("ENHANCEDSTATUSCODES");
+        // RFC 3207 §4.2: not offered again.
+        if self.may_start_tls() {
+            reply = reply.line("STARTTLS");
+        }
+        answer(reply)
     }
 
-    /// MAIL. It is served without HELO too, as Postfix does: scripts forget it, and nothing depends on it.
-    fn mail(&mut self, mail: Mail, room: impl FnOnce() -> Room) -> Step {
-        self.note(&mail.ignored);
-        if self.transaction.is_some() {
-            return answer(Reply::new(
-                503,
-                5,
-                1,
-                "a message was already begun: send RCPT, or RSET to begin again",
-            ));
-        }
-        if mail
-            .size
-            .is_some_and(|size| size > self.settings.max_message_size)
-        {
-            return refuse(self.too_large());
-        }
-        if room() == Room::Full {
-            return refuse(full());
-        }
-        self.transaction = Some(Box::new(Transaction {
-            reverse_path: mail.path,
-            body_type: mail.body,
-            recipients: Vec::new(),
-            keys: HashSet::new(),
-        }));
-        answer(Reply::new(250, 1, 0, "Ok"))
+    /// Who the client is.
+    pub(super) fn client(&self) -> Peer {
+        self.client
     }
 
-    fn rcpt(&mut self, rcpt: Rcpt) -> Step {
-        self.note(&rcpt.ignored);
-        let Some(transaction) = &mut self.transaction else {
-            return answer(Reply::new(503, 5, 1, "send MAIL FROM first"));
-        };
-        let recipient = rcpt.recipient;
-        if recipient.domain().is_empty() {
-            let text = format!("<{recipient}> has no domain: write the whole address, like name@example.com");
-            return refuse(Reply::new(550, 1, 3, text));
-        }
-        let key = recipient.key();
-        if !transaction.keys.contains(&key) {
-            // RFC 5321 §4.5.3.1.10: 452, and the client sends the rest in a message of its own.
-            if transaction.recipients.len() >= MAX_RECIPIENTS {
-                let text =
-                    format!("more than {MAX_RECIPIENTS} recipients: send to the others in another message");
-                return refuse(Reply::new(452, 5, 3, text));
-            }
-            transaction.keys.insert(key);
-            transaction.recipients.push(recipient);
-        }
-        answer(Reply::new(250, 1, 5, "Ok"))
-    }
-
-    fn data(&mut self) -> Step {
-        let Some(transaction) = &mut self.transaction else {
-            return answer(Reply::new(503, 5, 1, "send MAIL FROM and RCPT TO first"));
-        };
-        let recipients = std::mem::take(&mut transaction.recipients);
-        let reverse_path = transaction.reverse_path.clone();
-        let Ok(envelope) = Envelope::new(reverse_path, recipients, transaction.body_type) else {
-            // RFC 5321 §3.3.
-            return answer(Reply::new(
-                554,
-                5,
-                1,
-                "there is no valid recipient: send RCPT TO first",
-            ));
-        };
-        self.transaction = None;
-        let origin = Origin {
+    /// Where a message comes from that begins now.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
             client: self.client,
             greeting: self.greeting.clone(),
             esmtp: self.esmtp,
             listener: self.settings.listener.clone(),
-        };
-        Step {
-            action: Action::ReadData(Box::new(Incoming { envelope, origin })),
-            ..answer(Reply::plain(354, "End data with <CR><LF>.<CR><LF>"))
+            tls: self.tls,
+            user: self.user().map(|user| user.name.clone()),
         }
     }
 
     /// Counts bad commands and ends a session that has too many of them: it is not mail.
-    fn judge(&mut self, step: Step) -> Step {
-        if !matches!(step.reply.code(), 500..=504) {
+    pub(super) fn judge(&mut self, step: Step) -> Step {
+        // Chunks that were under way when one before them was refused are no mistakes of their own.
+        let is_excused = matches!(step.action, Action::Discard(_)) && self.transaction.is_some();
+        if is_excused || !matches!(step.reply.code(), 500..=504 | 535) {
             if step.reply.is_positive() {
                 self.bad_in_a_row = 0;
             }
@@ -322,18 +343,7 @@ impl Session {
         }
     }
 
-    fn note(&self, ignored: &[Ignored]) {
-        let (client, listener) = (self.client, &self.settings.listener);
-        for Ignored { parameter, known } in ignored {
-            if *known {
-                tracing::debug!(%client, listener, parameter, "a parameter without effect here was ignored");
-            } else {
-                tracing::info!(%client, listener, parameter, "an unknown parameter was ignored");
-            }
-        }
-    }
-
-    fn too_large(&self) -> Reply {
+    pub(super) fn too_large(&self) -> Reply {
         let limit = self.settings.max_message_size;
         let text = format!(
             "the message is larger than the {limit} octets that listener {} takes",
@@ -343,19 +353,17 @@ impl Session {
     }
 }
 
-fn full() -> Reply {
-    Reply::new(
-        452,
-        3,
-        1,
-        "there is no room for more mail at the moment, try again later",
-    )
-}
-
 fn refuse_line(error: &CommandError) -> Step {
     match error {
         CommandError::Unknown => answer(Reply::new(500, 5, 2, "this is not a command that is known here")),
         CommandError::NoArguments => answer(Reply::new(501, 5, 4, "DATA takes no argument")),
+        // The octets of that chunk would be taken for commands.
+        CommandError::ChunkSize => close(Reply::new(
+            501,
+            5,
+            4,
+            "BDAT without its number of octets: nobody knows where the next command is, closing the connection",
+        )),
         CommandError::Sender(PathError::Missing) => answer(Reply::new(
             501,
             5,
@@ -374,7 +382,7 @@ fn refuse_line(error: &CommandError) -> Step {
     }
 }
 
-fn answer(reply: Reply) -> Step {
+pub(super) fn answer(reply: Reply) -> Step {
     Step {
         reply,
         action: Action::Continue,
@@ -382,14 +390,14 @@ fn answer(reply: Reply) -> Step {
     }
 }
 
-fn refuse(reply: Reply) -> Step {
+pub(super) fn refuse(reply: Reply) -> Step {
     Step {
         refused: true,
         ..answer(reply)
     }
 }
 
-fn close(reply: Reply) -> Step {
+pub(super) fn close(reply: Reply) -> Step {
     Step {
         action: Action::Close,
         ..answer(reply)
@@ -397,120 +405,20 @@ fn close(reply: Reply) -> Step {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session() -> Session {
-        let settings = SessionSettings {
+impl SessionSettings {
+    /// Settings for tests.
+    pub(super) fn sample() -> Self {
+        Self {
             hostname: "bridge.test".into(),
             listener: "test".into(),
             max_message_size: 1000,
-        };
-        Session::new(Arc::new(settings), IpAddr::from([192, 0, 2, 1]))
-    }
-
-    fn code(session: &mut Session, line: &str) -> u16 {
-        session.command(line.as_bytes(), || Room::Enough).reply.code()
-    }
-
-    #[test]
-    fn sequences_of_commands() {
-        for (lines, codes) in [
-            ("RCPT TO:<b@x>|DATA", vec![503, 503]),
-            (
-                "MAIL FROM:<a@x>|DATA|RCPT TO:<b@x>|DATA",
-                vec![250, 554, 250, 354],
-            ),
-            (
-                "MAIL FROM:<a@x>|MAIL FROM:<b@x>|RSET|MAIL FROM:<b@x>",
-                vec![250, 503, 250, 250],
-            ),
-            ("MAIL FROM:<a@x>|HELO x|RCPT TO:<b@x>", vec![250, 250, 503]),
-            (
-                "MAIL FROM:<a@x>|RCPT TO:<b@x>|DATA|DATA",
-                vec![250, 250, 354, 503],
-            ),
-            (
-                "MAIL FROM:<a@x> SIZE=1001|MAIL FROM:<a@x> SIZE=1000",
-                vec![552, 250],
-            ),
-            (
-                "STARTTLS|AUTH PLAIN|BDAT 1|VRFY x|EXPN x|HELP|NOOP|QUIT",
-                vec![502, 502, 502, 252, 502, 214, 250, 221],
-            ),
-        ] {
-            let mut session = session();
-            let said: Vec<u16> = lines.split('|').map(|line| code(&mut session, line)).collect();
-            assert_eq!(said, codes, "{lines}");
+            lenient: true,
+            access: Access::default(),
+            starttls: false,
         }
-    }
-
-    #[test]
-    fn the_message_carries_envelope_and_origin() {
-        let mut session = session();
-        for line in [
-            "EHLO scanner",
-            "MAIL FROM:<a@x> BODY=8BITMIME",
-            "RCPT TO:<b@x>",
-            "RCPT TO:<B@X>",
-        ] {
-            assert_eq!(code(&mut session, line), 250);
-        }
-        let Action::ReadData(incoming) = session.command(b"DATA", || Room::Enough).action else {
-            panic!("a message follows");
-        };
-        assert_eq!(incoming.envelope.recipients().len(), 1);
-        assert_eq!(incoming.envelope.body_type(), BodyType::EightBitMime);
-        let Origin {
-            client,
-            greeting,
-            esmtp,
-            listener,
-        } = incoming.origin;
-        assert_eq!((client, esmtp), (IpAddr::from([192, 0, 2, 1]), true));
-        assert_eq!((greeting.as_str(), listener.as_str()), ("scanner", "test"));
-    }
-
-    #[test]
-    fn what_is_said_after_the_final_dot() {
-        let mut session = session();
-        for (error, code) in [
-            (DataError::TooLarge, 552),
-            (DataError::Full, 452),
-            (DataError::Disk, 451),
-        ] {
-            assert_eq!(session.data_finished(Err(error)).code(), code);
-        }
-    }
-
-    #[test]
-    fn without_room_no_message_begins() {
-        let mut session = session();
-        let step = session.command(b"MAIL FROM:<a@x>", || Room::Full);
-        assert_eq!((step.reply.code(), step.refused), (452, true));
-        assert_eq!(code(&mut session, "RCPT TO:<b@x>"), 503);
-    }
-
-    #[test]
-    fn bad_commands_end_a_session_but_an_accepted_message_excuses_them() {
-        let mut in_a_row = session();
-        let codes: Vec<u16> = (0..MAX_BAD_IN_A_ROW).map(|_| code(&mut in_a_row, "X")).collect();
-        assert_eq!(codes.iter().filter(|&&c| c == 500).count(), 19);
-        assert_eq!(codes.last(), Some(&421));
-
-        let mut in_all = session();
-        let mut excused = session();
-        for n in 1..=MAX_BAD {
-            assert_eq!(code(&mut in_all, "X") == 421, n == MAX_BAD);
-            assert_eq!(code(&mut excused, "X"), 500);
-            assert_eq!(code(&mut in_all, "NOOP"), 250);
-            let id = QueueId::new(crate::mail::Timestamp::from_millis(0));
-            assert_eq!(excused.data_finished(Ok(id)).code(), 250);
-        }
-    }
-
-    #[test]
-    fn an_idle_session_is_small() {
-        assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -2,10 +2,10 @@
 
 use super::INLINE_LIMIT;
 use super::disk::Disk;
+use super::envelope_file::write_envelope;
 use super::writer::{Write, WriteError, WriterHandle};
 use crate::clock::Clock;
 use crate::db::record::{Message, Origin, Stored};
-use crate::mail::BodyType;
 use crate::mail::Envelope;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -212,7 +212,7 @@ impl Draft {
     }
 
     async fn seal(&self, file: BodyFile, message: &Message) -> Result<BodyFile, AcceptError> {
-        let envelope = envelope_text(message);
+        let envelope = write_envelope(message);
         blocking(move || {
             file.disk.seal_body(file.id, &file.file, envelope.as_bytes())?;
             Ok(file)
@@ -238,37 +238,6 @@ impl Drop for BodyFile {
             tracing::warn!(id = %self.id, %error, "an unfinished body could not be removed; the next start sweeps it");
         }
     }
-}
-
-/// The envelope of a large body as text, so that it can be queued again without the database: one line for each
-/// fact, `key value`, in the manner of a header.
-fn envelope_text(message: &Message) -> String {
-    use std::fmt::Write;
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "version 1\nid {}\narrived {}",
-        message.id,
-        message.arrived.millis()
-    );
-    let _ = writeln!(text, "size {}\nchecksum {:08x}", message.size, message.checksum);
-    if message.envelope.body_type() == BodyType::EightBitMime {
-        text.push_str("body 8BITMIME\n");
-    }
-    let origin = &message.origin;
-    let protocol = if origin.esmtp { "ESMTP" } else { "SMTP" };
-    let _ = writeln!(
-        text,
-        "client {}\nprotocol {protocol}\nlistener {}",
-        origin.client, origin.listener
-    );
-    let _ = writeln!(text, "greeting {}", origin.greeting.replace(['\r', '\n'], " "));
-    let _ = writeln!(text, "from {}", message.envelope.reverse_path());
-    for recipient in message.envelope.recipients() {
-        let _ = writeln!(text, "to <{recipient}>");
-    }
-    text
 }
 
 async fn blocking<T: Send + 'static>(

@@ -26,6 +26,7 @@
 
 mod body;
 mod disk;
+mod envelope_file;
 mod intake;
 mod open;
 mod store;
@@ -39,6 +40,7 @@ pub use crate::db::record::{
 };
 pub use crate::db::{Agenda, Ending, Lane, Parts, Slots};
 pub use body::{Body, BodyError, Pieces};
+pub use envelope_file::{EnvelopeFileError, read_envelope, write_envelope};
 pub use intake::{AcceptError, Draft, Intake, Room};
 pub use open::{Spool, SpoolError, SpoolSettings, Swept};
 pub use store::{Store, StoreError};

@@ -1,7 +1,12 @@
 use super::*;
 use crate::clock::Clock;
 use crate::mail::Envelope;
+use crate::mail::EnvelopeId;
+use crate::mail::Notify;
+use crate::mail::OriginalRecipient;
 use crate::mail::QueueId;
+use crate::mail::Recipient;
+use crate::mail::Ret;
 use crate::mail::ReversePath;
 use crate::mail::Timestamp;
 use std::path::{Path, PathBuf};
@@ -21,14 +26,21 @@ fn open(directory: &Path) -> Spool {
     Spool::open(&settings(directory), Clock::machine()).unwrap()
 }
 
+/// An envelope in which nothing is left out.
 fn envelope(recipients: usize) -> Envelope {
-    let recipients = (0..recipients).map(|n| format!("r{n}@y.example").parse().unwrap());
+    let recipients = (0..recipients).map(|n| Recipient {
+        address: format!("r{n}@y.example").parse().unwrap(),
+        notify: Notify::from_bits(n as u8 % 9),
+        original: OriginalRecipient::new(&format!("rfc822;list+{n}@y.example")).ok(),
+    });
     Envelope::new(
         ReversePath::Address("a@x.example".parse().unwrap()),
         recipients,
         Default::default(),
     )
     .unwrap()
+    .with_smtputf8(true)
+    .with_reports(Some(Ret::Headers), EnvelopeId::new("a b+c").ok())
 }
 
 fn origin() -> Origin {
@@ -37,6 +49,8 @@ fn origin() -> Origin {
         greeting: "printer".to_owned(),
         esmtp: true,
         listener: "local".to_owned(),
+        tls: true,
+        user: Some("anna".to_owned()),
     }
 }
 
@@ -120,10 +134,12 @@ async fn what_was_accepted_is_there_after_a_restart_octet_for_octet() {
         let body = text(octets);
         let spool = open(dir.path());
         let accepted = accept(&spool, &body, 2).await;
-        assert_eq!(
-            body_files(dir.path()).len(),
-            if octets > INLINE_LIMIT { 2 } else { 0 }
-        );
+        let files = body_files(dir.path());
+        assert_eq!(files.len(), if octets > INLINE_LIMIT { 2 } else { 0 });
+        if let Some(path) = files.iter().find(|path| path.extension().unwrap() == "env") {
+            let stored = std::fs::read_to_string(path).unwrap();
+            assert_eq!(read_envelope(&stored).as_ref(), Ok(&accepted));
+        }
         close(spool);
         let spool = open(dir.path());
         assert_eq!(spool.swept().messages, 1);

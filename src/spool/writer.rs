@@ -266,7 +266,7 @@ mod tests {
     use bytes::Bytes;
 
     fn message(stored: &Stored) -> Message {
-        let recipient = "bob@y.example".parse().unwrap();
+        let recipient: crate::mail::Address = "bob@y.example".parse().unwrap();
         let size = if let Stored::Inline(bytes) = stored {
             bytes.len() as u64
         } else {
@@ -281,6 +281,8 @@ mod tests {
                 greeting: "test".to_owned(),
                 esmtp: true,
                 listener: "local".to_owned(),
+                tls: false,
+                user: None,
             },
             size,
             checksum: 0,

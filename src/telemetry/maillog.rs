@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `accepted` | 250 was said | `from` `to` `size` `client` `greeting` `listener` |
 //! | `refused` | a client, sender, recipient or message was turned away | `client` `listener` `reply` |
+//! | `no TLS` | a handshake failed | `client` `listener` `reason` |
 //! | `lost` | the connection broke before the final dot | `client` `listener` `octets` |
 //! | `planned` | the parts were decided | `part` `account` `mailbox` `recipients` `changes` |
 //! | `relayed` | the upstream took it for these recipients | `part` `to` `account` `mailbox` `upstream` `attempt` `age` |
@@ -19,10 +20,10 @@ use crate::mail::Address;
 use crate::mail::Cause;
 use crate::mail::Disposition;
 use crate::mail::Envelope;
+use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Receipt;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -51,7 +52,7 @@ pub struct Attempt<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
     /// Its address.
-    pub address: IpAddr,
+    pub address: Peer,
     /// The listener it came to.
     pub listener: &'a str,
 }
@@ -59,7 +60,8 @@ pub struct Client<'a> {
 impl Maillog {
     /// 250 was said.
     pub fn accepted(&self, id: QueueId, envelope: &Envelope, size: u64, client: Client<'_>, greeting: &str) {
-        let to = List(envelope.recipients());
+        let to: Vec<&Address> = envelope.addresses().collect();
+        let to = List(&to);
         let from = envelope.reverse_path();
         let Client { address, listener } = client;
         info!(target: "mail", %id, %from, %to, size, client = %address, greeting, listener, "accepted");
@@ -68,6 +70,11 @@ impl Maillog {
     /// A client, sender, recipient or message was turned away with `reply`.
     pub fn refused(&self, client: Client<'_>, reply: &str) {
         warn!(target: "mail", client = %client.address, listener = client.listener, reply, "refused");
+    }
+
+    /// A client and we could not agree on TLS; the connection is closed.
+    pub fn no_tls(&self, client: Client<'_>, reason: &str) {
+        warn!(target: "mail", client = %client.address, listener = client.listener, reason, "no TLS");
     }
 
     /// The connection broke after `octets` of a message, before the final dot.

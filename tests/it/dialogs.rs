@@ -1,19 +1,20 @@
 //! Runs every file of `tests/dialogs` against the real listener and a real spool (README.md there has the format).
 
+mod client;
+
+use client::Client;
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::config::Listener;
-use smtp_oauth_bridge::mail::{BodyType, QueueId, Timestamp};
-use smtp_oauth_bridge::smtp::{self, Services};
+use smtp_oauth_bridge::config::{Access, AuthMode, Bind, Listener, TlsMode};
+use smtp_oauth_bridge::mail::{BodyType, QueueId, Recipient, Timestamp};
+use smtp_oauth_bridge::smtp::{self, Premises, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
 use smtp_oauth_bridge::telemetry::Maillog;
+use smtp_oauth_bridge::users::{self, Logins, Senders};
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
 /// A dialog that hangs for so long has failed.
@@ -27,9 +28,13 @@ enum Directive {
     Set(String, String),
     Say(Vec<u8>),
     Hear(String),
+    HearReply(String),
     Close,
     Reset,
     Closed,
+    Alert,
+    StartTls,
+    RefuseTls,
     Stop,
 }
 
@@ -39,6 +44,7 @@ struct Dialog {
     queue: Vec<(String, Vec<u8>)>,
     log: Vec<String>,
     quiet: bool,
+    in_one_piece: bool,
 }
 
 #[tokio::test]
@@ -84,7 +90,7 @@ async fn run_file(path: &Path, shared: &mut Shared) -> Result<(), String> {
         .map(|(_, d)| if let Directive::Say(s) = d { s.len() } else { 0 })
         .sum();
     run(&dialog, false, shared).await?;
-    if said <= TRICKLE_LIMIT {
+    if said <= TRICKLE_LIMIT && !dialog.in_one_piece {
         run(&dialog, true, shared)
             .await
             .map_err(|failure| format!("{failure}\n  (octet by octet)"))?;
@@ -113,6 +119,13 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "max_message_size",
                 "max_connections",
                 "allow",
+                "tls",
+                "proxy_protocol",
+                "unix",
+                "auth",
+                "old_auth_line",
+                "user",
+                "lenient",
                 "spool_max_size",
                 "spool_broken",
             ]
@@ -136,6 +149,8 @@ fn parse(text: &str) -> Result<Dialog, String> {
             ));
         } else if let Some(pattern) = line.strip_prefix("S: ") {
             push(Directive::Hear(pattern.into()));
+        } else if let Some(pattern) = line.strip_prefix("S+ ") {
+            push(Directive::HearReply(pattern.into()));
         } else if let Some(rest) = line.strip_prefix("S* ") {
             let (count, pattern) = rest
                 .split_once(' ')
@@ -161,8 +176,12 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "C closes" => push(Directive::Close),
                 "C resets" => push(Directive::Reset),
                 "S closes" => push(Directive::Closed),
-                "the daemon stops" => push(Directive::Stop),
+                "S closes with a TLS alert" => push(Directive::Alert),
+                "C starts TLS" => push(Directive::StartTls),
+                "C refuses the certificate" => push(Directive::RefuseTls),
                 "the log is quiet" => dialog.quiet = true,
+                "in one piece only" => dialog.in_one_piece = true,
+                "the daemon stops" => push(Directive::Stop),
                 _ => return Err(fail("unknown directive")),
             }
         }
@@ -204,12 +223,19 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), String> {
     let mut listener = Listener {
         name: "test".into(),
-        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        bind: vec![Bind::Address("127.0.0.1:0".parse().unwrap())],
+        unix_mode: 0o666,
         allow: vec!["127.0.0.0/8".parse().unwrap()],
+        proxy_protocol: Vec::new(),
+        tls: TlsMode::Off,
+        certificate: None,
         max_message_size: 1_000_000,
+        lenient: true,
         max_connections: 10,
+        access: Access::default(),
     };
-    let (mut max_size, mut broken) = (SPOOL_SIZE, false);
+    let home = tempfile::tempdir().unwrap();
+    let (mut max_size, mut broken, mut people) = (SPOOL_SIZE, false, String::new());
     for (n, directive) in &dialog.directives {
         let Directive::Set(key, value) = directive else {
             continue;
@@ -218,7 +244,38 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         match key.as_str() {
             "max_message_size" => listener.max_message_size = number()?,
             "max_connections" => listener.max_connections = number()? as usize,
+            "lenient" => listener.lenient = value == "yes",
             "spool_max_size" => max_size = number()?,
+            "auth" => {
+                listener.access.auth = match value.as_str() {
+                    "optional" => AuthMode::Optional,
+                    "required" => AuthMode::Required,
+                    "any" => AuthMode::Any,
+                    _ => return Err(format!(":{n}: not a kind of auth")),
+                };
+            }
+            "old_auth_line" => listener.access.old_auth_line = true,
+            "user" => {
+                let mut words = value.split(' ');
+                let (Some(name), Some(password)) = (words.next(), words.next()) else {
+                    return Err(format!(":{n}: a password is missing"));
+                };
+                let hash = users::hash(password.as_bytes()).map_err(|e| format!(":{n}: {e}"))?;
+                let senders: Vec<String> = words.map(str::to_owned).collect();
+                let senders = Senders::new(&senders).map_err(|e| format!(":{n}: {e}"))?;
+                people = users::add(&people, name, &hash, &senders);
+            }
+            "tls" => {
+                listener.tls = match value.as_str() {
+                    "starttls" => TlsMode::StartTls,
+                    "implicit" => TlsMode::Implicit,
+                    _ => return Err(format!(":{n}: not a kind of TLS")),
+                };
+            }
+            "proxy_protocol" => {
+                listener.proxy_protocol = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?];
+            }
+            "unix" => listener.bind = vec![Bind::Unix(home.path().join("socket"))],
             "allow" => listener.allow = vec![value.parse().map_err(|e| format!(":{n}: {e}"))?],
             _ => broken = true,
         }
@@ -244,17 +301,29 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
 
-    let bound = smtp::bind(&listener).map_err(|e| format!(": {e}"))?;
-    let address = bound[0].address();
+    let users_file = home.path().join("users");
+    if !people.is_empty() {
+        users::edit::<users::UsersError>(&users_file, |_| Ok(people)).unwrap();
+    }
+    let mut premises = Premises::new(
+        "bridge.test".into(),
+        shared.directory.path().into(),
+        Clock::machine(),
+        Vec::new(),
+    );
+    let bound = smtp::bind(&listener, &mut premises).map_err(|e| format!(": {e}"))?;
+    let place = bound[0].place().clone();
     let stop = CancellationToken::new();
     let services = Services {
         hostname: "bridge.test".into(),
         intake: shared.spool.intake(),
+        logins: Logins::new(users_file),
         maillog: Maillog,
     };
     let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));
     let outcome = async {
-        let mut client = Client::connect(address, trickle, stop.clone()).await;
+        let certificate = shared.directory.path().join("tls/certificate.pem");
+        let mut client = Client::connect(&place, certificate, trickle, stop.clone()).await;
         for (n, directive) in &dialog.directives {
             client
                 .perform(directive)
@@ -302,6 +371,15 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
     {
         return Err(format!(": nothing in the log is like {pattern}:\n{log}"));
     }
+    for (n, directive) in &dialog.directives {
+        if let Directive::Set(key, value) = directive
+            && key == "user"
+            && let Some(password) = value.split(' ').nth(1).filter(|password| password.len() > 4)
+            && log.contains(password)
+        {
+            return Err(format!(":{n}: the password is in the log:\n{log}"));
+        }
+    }
     if dialog.quiet && (log.contains("WARN") || log.contains("ERROR")) {
         return Err(format!(": the log is not quiet:\n{log}"));
     }
@@ -309,102 +387,6 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         return Err(format!(": not one `accepted` for each message:\n{log}"));
     }
     Ok(())
-}
-
-struct Client {
-    reader: Option<BufReader<OwnedReadHalf>>,
-    writer: Option<OwnedWriteHalf>,
-    pending: Vec<u8>,
-    trickle: bool,
-    stop: CancellationToken,
-}
-
-impl Client {
-    async fn connect(address: std::net::SocketAddr, trickle: bool, stop: CancellationToken) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (reader, writer) = stream.into_split();
-        Self {
-            reader: Some(BufReader::new(reader)),
-            writer: Some(writer),
-            pending: Vec::new(),
-            trickle,
-            stop,
-        }
-    }
-
-    async fn perform(&mut self, directive: &Directive) -> Result<(), String> {
-        if let Directive::Say(octets) = directive {
-            // What is said without waiting for a reply is sent in one piece.
-            self.pending.extend(octets);
-            return Ok(());
-        }
-        self.send().await;
-        match directive {
-            Directive::Set(..) | Directive::Say(_) => Ok(()),
-            Directive::Hear(pattern) => {
-                let mut line = Vec::new();
-                let reader = self.reader.as_mut().ok_or("it is closed already")?;
-                let read = reader.read_until(b'\n', &mut line).await;
-                let heard = String::from_utf8_lossy(&line).into_owned();
-                let text = heard.strip_suffix("\r\n").unwrap_or(&heard);
-                if matches(pattern, text) {
-                    Ok(())
-                } else {
-                    Err(format!("expected {pattern}\n  heard {heard:?} {read:?}"))
-                }
-            }
-            Directive::Close => {
-                self.writer = None;
-                Ok(())
-            }
-            Directive::Reset => {
-                let writer = self.writer.take().ok_or("it is closed already")?;
-                let stream: &TcpStream = writer.as_ref();
-                socket2::SockRef::from(stream)
-                    .set_linger(Some(Duration::ZERO))
-                    .unwrap();
-                writer.forget();
-                self.reader = None;
-                Ok(())
-            }
-            Directive::Closed => self.silence().await,
-            Directive::Stop => {
-                self.stop.cancel();
-                Ok(())
-            }
-        }
-    }
-
-    async fn send(&mut self) {
-        let octets = std::mem::take(&mut self.pending);
-        let Some(writer) = &mut self.writer else { return };
-        let pieces = octets.chunks(if self.trickle { 1 } else { octets.len().max(1) });
-        for piece in pieces {
-            // A server that has closed is noticed where its silence is not expected.
-            let _ = writer.write_all(piece).await;
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Nothing more is said by either side.
-    async fn end(mut self) -> Result<(), String> {
-        self.send().await;
-        self.writer = None;
-        self.silence().await
-    }
-
-    async fn silence(&mut self) -> Result<(), String> {
-        let mut more = Vec::new();
-        if let Some(reader) = &mut self.reader {
-            let _ = reader.read_to_end(&mut more).await;
-        }
-        if more.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("also heard {:?}", String::from_utf8_lossy(&more)))
-        }
-    }
 }
 
 /// A spool that serves many dialogs.
@@ -434,7 +416,7 @@ impl Shared {
         }
     }
 
-    /// All messages that came since the last call: `<from> -> <to>,<to>` with `8BITMIME` if declared; and the body.
+    /// All messages that came since the last call: `<from> -> <to>,<to>` with what was asked for besides; and the body.
     async fn news(&mut self) -> Vec<(String, Vec<u8>)> {
         let store = self.spool.store();
         let now = Timestamp::from_millis(0);
@@ -448,15 +430,20 @@ impl Shared {
                 continue;
             }
             let (message, body) = store.message(id).await.unwrap();
-            let to: Vec<String> = message
-                .envelope
-                .recipients()
-                .iter()
-                .map(|r| format!("<{r}>"))
-                .collect();
-            let mut head = format!("{} -> {}", message.envelope.reverse_path(), to.join(","));
-            if message.envelope.body_type() == BodyType::EightBitMime {
+            let envelope = &message.envelope;
+            let to: Vec<String> = envelope.recipients().iter().map(written).collect();
+            let mut head = format!("{} -> {}", envelope.reverse_path(), to.join(","));
+            if envelope.body_type() == BodyType::EightBitMime {
                 head.push_str(" 8BITMIME");
+            }
+            if envelope.smtputf8() {
+                head.push_str(" SMTPUTF8");
+            }
+            if let Some(ret) = envelope.ret() {
+                head.push_str(&format!(" RET={ret}"));
+            }
+            if let Some(id) = envelope.envelope_id() {
+                head.push_str(&format!(" ENVID={id}"));
             }
             let mut octets = Vec::new();
             let mut pieces = body.pieces(0).unwrap();
@@ -466,6 +453,26 @@ impl Shared {
             messages.push((head, octets));
         }
         messages
+    }
+}
+
+/// A recipient as a dialog has it.
+fn written(recipient: &Recipient) -> String {
+    let mut text = format!("<{}>", recipient.address);
+    if let Some(notify) = recipient.notify {
+        text.push_str(&format!(" NOTIFY={notify}"));
+    }
+    if let Some(original) = &recipient.original {
+        text.push_str(&format!(" ORCPT={original}"));
+    }
+    text
+}
+
+fn like(pattern: &str, heard: &str) -> Result<(), String> {
+    if matches(pattern, heard) {
+        Ok(())
+    } else {
+        Err(format!("expected {pattern}\n  heard {heard:?}"))
     }
 }
 

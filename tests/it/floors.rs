@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["mail"],
     &["clock"],
     &["config", "db", "explain", "http", "shutdown", "telemetry"],
-    &["oauth", "policy", "spool"],
+    &["oauth", "policy", "spool", "users"],
     &["upstream"],
     &["delivery", "smtp"],
     &["sandbox"],

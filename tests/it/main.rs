@@ -11,3 +11,4 @@ mod dialogs;
 mod floors;
 mod graph;
 mod support;
+mod user;

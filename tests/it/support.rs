@@ -56,6 +56,8 @@ pub(crate) async fn accept(spool: &Spool, from: &str, to: &[&str], body: &[u8]) 
         greeting: "test".to_owned(),
         esmtp: true,
         listener: "local".to_owned(),
+        tls: false,
+        user: None,
     };
     draft.accept(envelope, origin).await.unwrap()
 }

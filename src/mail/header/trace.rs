@@ -1,6 +1,6 @@
 //! The Received field that we put on a message when we take it.
 
-use crate::mail::{Address, Timestamp};
+use crate::mail::{Address, Peer, Timestamp};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub struct Hop<'a> {
     /// What the client called itself in HELO or EHLO; anything, or nothing.
     pub greeting: &'a str,
     /// Where the connection came from.
-    pub client: IpAddr,
+    pub client: Peer,
     /// Our own name.
     pub hostname: &'a str,
     /// What was spoken.
@@ -26,53 +26,38 @@ pub struct Hop<'a> {
     pub recipient: Option<&'a Address>,
 }
 
-/// The `with` keyword of a Received field (RFC 3848).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HELO.
-    Smtp,
-    /// EHLO.
-    Esmtp,
-    /// EHLO after TLS.
-    Esmtps,
-    /// EHLO and AUTH.
-    Esmtpa,
-    /// EHLO after TLS, and AUTH.
-    Esmtpsa,
-}
-
-impl Protocol {
-    /// The keyword for a session. HELO has none for TLS or AUTH (RFC 3848 defines them for ESMTP only).
-    #[must_use]
-    pub const fn of(extended: bool, tls: bool, authenticated: bool) -> Self {
-        match (extended, tls, authenticated) {
-            (false, _, _) => Self::Smtp,
-            (true, false, false) => Self::Esmtp,
-            (true, true, false) => Self::Esmtps,
-            (true, false, true) => Self::Esmtpa,
-            (true, true, true) => Self::Esmtpsa,
-        }
-    }
+/// The `with` keyword of a Received field (RFC 3848, RFC 6531 §4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocol {
+    /// The client said EHLO.
+    pub extended: bool,
+    /// Over TLS.
+    pub tls: bool,
+    /// After AUTH.
+    pub authenticated: bool,
+    /// The message needs SMTPUTF8.
+    pub smtputf8: bool,
 }
 
 impl fmt::Display for Protocol {
+    /// HELO has no keyword for TLS, AUTH or SMTPUTF8: RFC 3848 and RFC 6531 define them for ESMTP only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Smtp => "SMTP",
-            Self::Esmtp => "ESMTP",
-            Self::Esmtps => "ESMTPS",
-            Self::Esmtpa => "ESMTPA",
-            Self::Esmtpsa => "ESMTPSA",
-        })
+        if !self.extended {
+            return f.write_str("SMTP");
+        }
+        f.write_str(if self.smtputf8 { "UTF8SMTP" } else { "ESMTP" })?;
+        f.write_str(if self.tls { "S" } else { "" })?;
+        f.write_str(if self.authenticated { "A" } else { "" })
     }
 }
 
 /// The whole field (RFC 5321 §4.4), folded, with its CRLF; always one well-formed field, whatever the client said.
 #[must_use]
 pub fn received_field(hop: &Hop<'_>) -> String {
-    let client = match hop.client.to_canonical() {
-        IpAddr::V4(ip) => format!("[{ip}]"),
-        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    let client = match hop.client {
+        Peer::Address(IpAddr::V4(ip)) => format!("[{ip}]"),
+        Peer::Address(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+        Peer::Local => "local".to_owned(),
     };
     let greeting = match word(hop.greeting) {
         name if name.is_empty() => "unknown".to_owned(),
@@ -113,7 +98,11 @@ mod tests {
             greeting,
             client: "192.0.2.7".parse().unwrap(),
             hostname: "bridge.example.lan",
-            protocol: Protocol::of(true, true, false),
+            protocol: Protocol {
+                extended: true,
+                tls: true,
+                ..Protocol::default()
+            },
             queue_id: "0193-ab",
             arrival: Timestamp::from_millis(1_795_250_820_123),
             recipient: None,
@@ -134,6 +123,35 @@ mod tests {
              \tfor <\"b b\"@x.example>;\r\n\tSat, 21 Nov 2026 08:47:00 +0000\r\n"
         );
         assert!(!received_field(&hop("printer")).contains("for"));
+        let local = received_field(&Hop {
+            client: Peer::Local,
+            ..hop("app")
+        });
+        assert!(local.starts_with("Received: from app (local)\r\n"), "{local}");
+    }
+
+    #[test]
+    fn the_protocol_has_a_keyword_for_every_session() {
+        for (bits, keyword) in [
+            ([false, true, true, true], "SMTP"),
+            ([true, false, false, false], "ESMTP"),
+            ([true, true, false, false], "ESMTPS"),
+            ([true, false, true, false], "ESMTPA"),
+            ([true, true, true, false], "ESMTPSA"),
+            ([true, false, false, true], "UTF8SMTP"),
+            ([true, true, false, true], "UTF8SMTPS"),
+            ([true, false, true, true], "UTF8SMTPA"),
+            ([true, true, true, true], "UTF8SMTPSA"),
+        ] {
+            let [extended, tls, authenticated, smtputf8] = bits;
+            let protocol = Protocol {
+                extended,
+                tls,
+                authenticated,
+                smtputf8,
+            };
+            assert_eq!(protocol.to_string(), keyword);
+        }
     }
 
     #[test]

@@ -1,0 +1,90 @@
+//! What a client has sent and nobody has used yet.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, ReadBuf};
+use zeroize::Zeroize;
+
+/// How much is read at once.
+pub(super) const READ_SIZE: usize = 32 * 1024;
+
+/// What was read and not yet used. It holds no memory while a client is silent.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Input {
+    /// `early` is what was read elsewhere.
+    pub(super) fn new(early: Vec<u8>) -> Self {
+        Self {
+            buffer: early,
+            start: 0,
+        }
+    }
+
+    /// Everything that is unread.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// What is there.
+    pub(super) fn unread(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// Forgets the first octets.
+    pub(super) fn consume(&mut self, octets: usize) {
+        self.start = (self.start + octets).min(self.buffer.len());
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Overwrites the first octets, which held a password.
+    pub(super) fn wipe(&mut self, octets: usize) {
+        if let Some(secret) = self.buffer.get_mut(self.start..self.start + octets) {
+            secret.zeroize();
+        }
+    }
+
+    /// Octets of memory that it has.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Gives an empty buffer's memory back.
+    pub(super) fn release(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// Reads once; 0 is the end of the stream.
+    pub(super) async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, stream)).await
+    }
+
+    /// Reads onto the stack and keeps only what came: waiting costs no buffer.
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+}
