@@ -227,7 +227,7 @@ impl Session {
                 252,
                 5,
                 0,
-                "who exists is not told here: send the message, and a report will say if it cannot be delivered",
+                "who exists is not told here: send the message, and the log of the bridge says what became of it",
             )),
             Command::Expn => answer(Reply::new(502, 5, 1, "there are no lists here")),
             Command::Help => answer(replies::help(self.settings.max_message_size)),

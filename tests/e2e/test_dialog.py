@@ -1,4 +1,5 @@
 """SMTP as it is spoken, where only the whole program shows the answer."""
+import random
 import re
 import unittest
 
@@ -30,8 +31,9 @@ class Dialog(unittest.TestCase):
     def test_ehlo(self):
         """What is offered, and nothing that does not exist yet."""
         offered = {line[4:].split()[0] for line in self.session.command("EHLO client.test").splitlines()[1:]}
-        self.assertLessEqual({"SIZE", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES"}, offered)
-        self.assertEqual(offered & {"AUTH", "STARTTLS", "CHUNKING"}, set())
+        self.assertLessEqual({"SIZE", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "CHUNKING", "SMTPUTF8", "DSN",
+                              "LIMITS", "HELP"}, offered)
+        self.assertEqual(offered & {"AUTH", "STARTTLS", "BINARYMIME"}, set())
 
     def test_a_size_that_is_too_large(self):
         """Refused at MAIL, before the device sends it all."""
@@ -73,6 +75,41 @@ class Dialog(unittest.TestCase):
         self.assertEqual([self.session.reply()[:3] for _ in range(3)], ["250", "250", "221"])
         entry = self.arrived("pipelined")
         self.assertEqual(difference_after_received(self.world.sandbox.raw(entry), message), "")
+
+    def test_chunks(self):
+        """A message in chunks (BDAT), cut anywhere, with lines that are dots and look like commands, arrives as it is."""
+        noise = random.Random(3030)
+        lines = [noise.choice([b".", b"..", b"", b"QUIT", b"BDAT 5 LAST", b"x" * 70]) for _ in range(30_000)]
+        message = head("chunked") + b"\r\n" + b"".join(line + b"\r\n" for line in lines)
+        self.session.command(f"MAIL FROM:<{SENDER}>")
+        for recipient in RECIPIENTS:
+            self.session.command(f"RCPT TO:<{recipient}>")
+        replies, rest, wire = 1, message, b""
+        while rest:
+            size = noise.choice([0, 1, 7, 5_000, 100_000])
+            chunk, rest = rest[:size], rest[size:]
+            wire += b"BDAT %d%s\r\n" % (len(chunk), b"" if rest else b" LAST") + chunk
+            replies += 1
+        self.session.socket.sendall(wire + b"NOOP\r\n")
+        self.assertEqual({self.session.reply()[:3] for _ in range(replies)}, {"250"})
+        entry = self.arrived("chunked")
+        self.assertEqual(difference_after_received(self.world.sandbox.raw(entry), message), "")
+
+    def test_addresses_in_utf8(self):
+        """Who is outside ASCII gets mail too, and our Received says how it came (RFC 6531)."""
+        name = "jörg@müller.example"
+        message = head("utf8").replace(RECIPIENTS[1].encode(), name.encode()) + b"\r\nGr\xc3\xbc\xc3\x9fe\r\n"
+        self.session.command(f"MAIL FROM:<{SENDER}> SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=a+2Bb")
+        self.session.command(f"RCPT TO:<{RECIPIENTS[0]}> NOTIFY=NEVER")
+        self.session.command(f"RCPT TO:<{name}> ORCPT=utf-8;j\\x{{F6}}rg@m\\x{{FC}}ller.example")
+        self.session.command("DATA", "3")
+        self.session.socket.sendall(smtp.on_the_wire(message))
+        self.session.expect("2", self.session.reply())
+        entry = self.arrived("utf8")
+        self.assertEqual({r["address"] for r in entry["recipients"]}, {RECIPIENTS[0], name})
+        raw = self.world.sandbox.raw(entry)
+        self.assertIn(b" with UTF8SMTP\r\n", smtp.split_received(raw)[0])
+        self.assertEqual(difference_after_received(raw, message), "")
 
     def test_a_broken_connection(self):
         """Half a message is no message, and the log says so."""
