@@ -1,6 +1,6 @@
 """Upstream trouble: the message stays, the log says what to do, and it goes out when the trouble ends.
 
-Exactly once, except where nobody can know whether it went (design.md section 4, "Uncertain").
+Exactly once, except where nobody can know whether it went (ARCHITECTURE.md, "Dispositions").
 """
 import datetime
 import re
