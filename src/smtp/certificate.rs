@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether a certificate has changed or nears its end.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long to wait after our own could not be made.
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -199,7 +199,7 @@ class Bridge(Process):
         super().__init__(["--config", config, "run"], pathlib.Path(config).with_suffix(".log"))
         if wait:
             self.wait_log(r" ready\b")
-            line = self.wait_log(r" listening .*address=")
+            line = self.wait_log(r" listening .*address=[\[\d]")
             self.port = int(re.search(r"address=\S+:(\d+)", line).group(1))
 
 
