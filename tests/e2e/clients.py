@@ -18,9 +18,9 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 """Postfix is started by root, and gives its rights away."""
 
 
-def run(arguments, stdin=b"", **options):
+def run(arguments, stdin=b"", env=None, **options):
     """Runs a client; AssertionError with its words if it reports a failure."""
-    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment = {k: v for k, v in (env or os.environ).items() if not k.lower().endswith("_proxy")}
     done = subprocess.run(list(map(str, arguments)), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           timeout=TIMEOUT, check=False, env=environment, **options)
     if done.returncode:
