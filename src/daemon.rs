@@ -21,6 +21,7 @@ pub struct Daemon {
     listeners: Vec<smtp::Bound>,
     runner: Runner,
     logins: Logins,
+    capacity: smtp::Capacity,
     hostname: String,
 }
 
@@ -123,6 +124,7 @@ impl Daemon {
             listeners,
             runner,
             logins: logins(config),
+            capacity: smtp::Capacity::new(config.limits.max_connections),
             hostname,
         })
     }
@@ -145,6 +147,7 @@ impl Daemon {
             hostname: self.hostname,
             intake: self.spool.intake(),
             logins: self.logins,
+            capacity: self.capacity,
             maillog: Maillog,
         };
         let accepting = within_grace(

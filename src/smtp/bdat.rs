@@ -4,11 +4,13 @@
 
 use super::chunk::ChunkReader;
 use super::connection::{Connection, End, Refusal};
+use super::patience::Patience;
 use super::session::Chunk;
 use crate::mail::Reply;
 use crate::spool::Draft;
 use crate::spool::Intake;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 /// What has come of a message. It holds no more than its draft does.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             None => Box::new(Chunked::begin(&self.surroundings.intake)),
         });
         let mut left = octets;
+        let mut patience = Patience::Message(Instant::now(), 0);
         while left > 0 {
             let unread = self.input.unread();
             let here = usize::try_from(left).unwrap_or(usize::MAX).min(unread.len());
@@ -73,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input.consume(here);
             left -= here as u64;
             if left > 0
-                && let Err(end) = self.hear_more().await
+                && let Err(end) = self.hear_more(&mut patience).await
             {
                 let so_far = message.map_or(octets - left, |open| open.octets());
                 self.surroundings.maillog.lost(self.client(), so_far);

@@ -1,11 +1,14 @@
 //! The same message by DATA and by BDAT, however it is cut: the same octets in the spool.
 
 use crate::clock::Clock;
+use crate::config::Access;
 use crate::config::TlsMode;
 use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::smtp::connection::{Surroundings, serve_client};
+use crate::smtp::crowd::{Capacity, Guest};
+use crate::smtp::rates::Rates;
 use crate::smtp::session::SessionSettings;
 use crate::spool::{Slots, Spool, SpoolSettings};
 use crate::telemetry::Maillog;
@@ -18,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const MAX_SIZE: u64 = 200_000;
@@ -59,7 +63,13 @@ impl World {
             // A read gets what fits into the pipe.
             let (client, stream) = duplex(reads);
             let address = Peer::from(IpAddr::from([192, 0, 2, 1]));
-            let server = tokio::spawn(serve_client(stream, address, Vec::new(), surroundings(spool)));
+            let server = tokio::spawn(serve_client(
+                stream,
+                address,
+                Vec::new(),
+                Guest::alone(),
+                surroundings(spool),
+            ));
             let (mut from_server, mut to_server) = tokio::io::split(client);
             let mut heard = String::new();
             let say = async {
@@ -106,6 +116,8 @@ fn surroundings(spool: &Spool) -> Arc<Surroundings> {
         settings: Arc::new(settings),
         intake: spool.intake(),
         logins: Logins::new("no-such-file".into()),
+        capacity: Capacity::new(100),
+        rates: Arc::new(Rates::new(&Access::default(), Instant::now())),
         maillog: Maillog,
         stop: CancellationToken::new(),
         tls: TlsMode::Off,

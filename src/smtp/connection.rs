@@ -2,10 +2,15 @@
 
 use super::bdat::Chunked;
 use super::certificate::Current;
+use super::crowd::{Capacity, Guest};
 use super::data::{DataReader, Decoded};
+use super::desk::Desk;
 use super::input::Input;
+use super::patience::Patience;
+use super::rates::Rates;
 use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
 use super::tls::{self, Wire};
+use super::waiting::heard;
 use crate::config::TlsMode;
 use crate::mail::Peer;
 use crate::mail::Reply;
@@ -14,9 +19,7 @@ use crate::spool::Draft;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
 use crate::telemetry::maillog::Client;
-use crate::users::Login;
 use crate::users::Logins;
-use crate::users::Verdict;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long it may take for the next piece of a message (RFC 5321 §4.5.3.2.5).
-const DATA_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+pub(super) const DATA_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 /// How long it may take to take our replies.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long it may take to take our last reply and to close its side.
@@ -49,6 +52,8 @@ pub(super) struct Surroundings {
     pub(super) settings: Arc<SessionSettings>,
     pub(super) intake: Intake,
     pub(super) logins: Logins,
+    pub(super) capacity: Capacity,
+    pub(super) rates: Arc<Rates>,
     pub(super) maillog: Maillog,
     pub(super) stop: CancellationToken,
     pub(super) tls: TlsMode,
@@ -61,6 +66,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: Peer,
     early: Vec<u8>,
+    guest: Guest,
     surroundings: Arc<Surroundings>,
 ) {
     let session = Session::new(surroundings.settings.clone(), client);
@@ -72,6 +78,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         output,
         session,
         chunked: None,
+        guest,
         surroundings,
     };
     let end = connection.run().await;
@@ -79,13 +86,14 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 pub(super) struct Connection<S> {
-    stream: Wire<S>,
-    client: Peer,
+    pub(super) stream: Wire<S>,
+    pub(super) client: Peer,
     pub(super) input: Input,
     output: Vec<u8>,
     pub(super) session: Session,
     /// What has come of a message by BDAT, between two chunks of it.
     pub(super) chunked: Option<Box<Chunked>>,
+    pub(super) guest: Guest,
     pub(super) surroundings: Arc<Surroundings>,
 }
 
@@ -100,6 +108,8 @@ pub(super) enum End {
     Broken(io::Error),
     /// The client took too long.
     TimedOut,
+    /// It took longer than it may when connections run short.
+    Crowded,
     /// We stop.
     Stopping,
     /// The client speaks TLS, and we do not.
@@ -131,11 +141,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !self.session.is_between_chunks() {
                 self.chunked = None;
             }
+            self.guest.weigh(self.session.weight());
             let step = match self.next_line().await {
                 Ok(Line::Whole(octets)) => {
                     let line = self.input.unread().get(..octets).unwrap_or_default();
                     let is_secret = self.session.is_login(line);
-                    let step = self.session.command(line, || self.surroundings.intake.room());
+                    let desk = Desk {
+                        surroundings: &self.surroundings,
+                        guest: &self.guest,
+                        client: self.client,
+                    };
+                    let step = self.session.command(line, desk);
                     if is_secret {
                         self.input.wipe(octets);
                     }
@@ -266,7 +282,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The next command line. While it waits, and before each line, the end of the daemon is heard, but not between
     /// the chunks of a message.
     async fn next_line(&mut self) -> Result<Line, End> {
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let start = Instant::now();
+        let (deadline, mut patience) = (start + COMMAND_TIMEOUT, Patience::Command(start));
         let (mut searched, mut skipping) = (0, false);
         if self.output.len() > MAX_GATHERED {
             self.flush().await?;
@@ -305,45 +322,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if may_stop => return Err(End::Stopping),
-                read = timeout_at(deadline, self.input.read(&mut self.stream)) => heard(read)?,
+                read = self.hear(deadline, &mut patience) => read?,
             };
-        }
-    }
-
-    /// Has a login checked and answers. An answer of no waits, and longer each time.
-    async fn check_login(&mut self, login: Login) -> Result<(), End> {
-        self.flush().await?;
-        let stop = self.surroundings.stop.clone();
-        let checked = async {
-            let verdict = self.surroundings.logins.judge(self.client, login).await;
-            if let Verdict::Wrong { wait, .. } = &verdict {
-                tokio::time::sleep(*wait).await;
-            }
-            verdict
-        };
-        let verdict = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(End::Stopping),
-            verdict = checked => verdict,
-        };
-        let why = match &verdict {
-            Verdict::Wrong { why, .. } => format!(" ({why})"),
-            _ => String::new(),
-        };
-        let Step {
-            reply,
-            action,
-            refused,
-        } = self.session.login_checked(verdict);
-        self.say(&reply);
-        if refused {
-            self.surroundings
-                .maillog
-                .refused(self.client(), &format!("{reply}{why}"));
-        }
-        match action {
-            Action::Close => Err(End::Closed),
-            _ => Ok(()),
         }
     }
 
@@ -402,6 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let limit = self.surroundings.settings.max_message_size;
         let mut draft = Ok(self.surroundings.intake.begin());
         let mut reader = DataReader::new();
+        let mut patience = Patience::Message(Instant::now(), 0);
         loop {
             let unread = self.input.unread();
             let mut rest = unread;
@@ -427,18 +408,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if ended {
                 return Ok(draft);
             }
-            self.hear_more().await?;
+            self.hear_more(&mut patience).await?;
         }
-    }
-
-    /// The next piece of a message.
-    pub(super) async fn hear_more(&mut self) -> Result<(), End> {
-        self.flush().await?;
-        heard(timeout(DATA_TIMEOUT, self.input.read(&mut self.stream)).await)
     }
 
     /// Reads octets that are not wanted, and answers then.
     async fn discard(&mut self, mut octets: u64, reply: &Reply) -> Result<(), End> {
+        let mut patience = Patience::Message(Instant::now(), 0);
         loop {
             let used = usize::try_from(octets)
                 .unwrap_or(usize::MAX)
@@ -449,7 +425,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.say(reply);
                 return Ok(());
             }
-            self.hear_more().await?;
+            self.hear_more(&mut patience).await?;
         }
     }
 
@@ -473,6 +449,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 2,
                 "nothing was heard for too long, closing the connection",
             )),
+            End::Crowded => {
+                tracing::info!(
+                    client = %client.address,
+                    listener = client.listener,
+                    "a slow or idle client made room for others, because connections run short"
+                );
+                self.say(&Reply::new(
+                    421,
+                    4,
+                    2,
+                    "connections run short and this one was idle or slow, closing it: try again",
+                ));
+            }
             End::Stopping => self.say(&Reply::new(
                 421,
                 3,
@@ -508,7 +497,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Sends the replies that have gathered.
-    async fn flush(&mut self) -> Result<(), End> {
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.output.is_empty() {
             return Ok(());
         }
@@ -548,6 +537,7 @@ impl Refusal {
         match self {
             Self::TooLarge => DataError::TooLarge,
             Self::Spool(AcceptError::Full(_)) => DataError::Full,
+            Self::Spool(AcceptError::Header(_)) => DataError::Header,
             Self::Spool(AcceptError::Disk(_)) => DataError::Disk,
         }
     }
@@ -558,16 +548,6 @@ impl Refusal {
             Self::TooLarge => reply.to_string(),
             Self::Spool(error) => format!("{reply} ({error})"),
         }
-    }
-}
-
-/// What a read came to.
-fn heard(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result<(), End> {
-    match read {
-        Ok(Ok(0)) => Err(End::Left),
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(End::Broken(error)),
-        Err(_) => Err(End::TimedOut),
     }
 }
 

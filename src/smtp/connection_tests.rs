@@ -1,8 +1,11 @@
 //! Tests of one connection: time limits, bursts and memory.
 
+use super::super::crowd::Crowd;
 use super::super::input::READ_SIZE;
+use super::super::patience;
 use super::*;
 use crate::clock::Clock;
+use crate::config::Access;
 use crate::spool::{Slots, Spool, SpoolSettings};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -22,6 +25,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(Guest::alone())
+    }
+
+    fn with(guest: Guest) -> Self {
         let (spool, directory) = spool();
         let (client, stream) = duplex(1024 * 1024);
         let writes = Arc::new(AtomicUsize::new(0));
@@ -33,6 +40,7 @@ impl World {
             stream,
             Peer::from(IpAddr::from([192, 0, 2, 1])),
             Vec::new(),
+            guest,
             surroundings(&spool),
         ));
         Self {
@@ -92,6 +100,8 @@ fn surroundings(spool: &Spool) -> Arc<Surroundings> {
         settings: Arc::new(settings),
         intake: spool.intake(),
         logins: Logins::new("no-such-file".into()),
+        capacity: Capacity::new(100),
+        rates: Arc::new(Rates::new(&Access::default(), Instant::now())),
         maillog: Maillog,
         stop: CancellationToken::new(),
         tls: TlsMode::Off,
@@ -136,6 +146,77 @@ async fn a_message_that_stops_in_the_middle_is_dropped() {
     assert_eq!(start.elapsed().as_secs(), DATA_TIMEOUT.as_secs());
 }
 
+/// The only guest of a crowd with one place.
+fn crowded() -> Guest {
+    Arc::new(Crowd::new(1, 1)).enter(&Capacity::new(100)).unwrap()
+}
+
+const CROWDED: &str =
+    "421 4.4.2 connections run short and this one was idle or slow, closing it: try again\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn where_connections_run_short_an_idle_client_makes_room() {
+    let mut world = World::with(crowded());
+    world.hear(1).await;
+    let start = Instant::now();
+    for _ in 0..5 {
+        advance(patience::IDLE - Duration::from_secs(1)).await;
+        world.say("NOOP\r\n").await;
+        assert!(world.hear(1).await[0].starts_with("250"));
+    }
+    assert_eq!(world.hear_the_end().await, CROWDED);
+    let idle = start.elapsed() - 5 * (patience::IDLE - Duration::from_secs(1));
+    assert_eq!(idle.as_secs(), patience::IDLE.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_connections_run_short_a_slow_message_makes_room() {
+    for (guest, octets, ends) in [
+        (crowded(), 1, true),
+        (crowded(), 1100, false),
+        (Guest::alone(), 1, false),
+    ] {
+        let mut world = World::with(guest);
+        world.hear(1).await;
+        world.say("MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n").await;
+        world.hear(3).await;
+        let mut left = false;
+        for _ in 0..20 {
+            advance(Duration::from_secs(10)).await;
+            let text = "a".repeat(octets);
+            left |= world.client.write_all(text.as_bytes()).await.is_err();
+            tokio::task::yield_now().await;
+        }
+        if ends {
+            let mut rest = String::new();
+            world.client.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest, CROWDED);
+        } else {
+            assert!(!left);
+            world.say("\r\n.\r\n").await;
+            let answer = world.hear(1).await;
+            assert!(!answer[0].starts_with("421"), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_without_end_come_to_one() {
+    let mut world = World::new();
+    world.hear(1).await;
+    for _ in 0..10 {
+        world.say(&"NOOP\r\n".repeat(100)).await;
+        assert!(world.hear(100).await.iter().all(|line| line.starts_with("250")));
+    }
+    world.say("NOOP\r\n").await;
+    assert!(
+        world
+            .hear_the_end()
+            .await
+            .starts_with("421 4.7.0 too many commands without a message")
+    );
+}
+
 #[tokio::test]
 async fn a_burst_is_answered_in_one_write() {
     let mut world = World::new();
@@ -169,6 +250,7 @@ async fn an_endless_line_needs_bounded_memory() {
         output,
         session,
         chunked: None,
+        guest: Guest::alone(),
         surroundings,
     };
     let talk = async {
@@ -190,6 +272,7 @@ async fn an_idle_connection_costs_little() {
         stream,
         Peer::from(IpAddr::from([192, 0, 2, 1])),
         Vec::new(),
+        Guest::alone(),
         surroundings(&spool),
     );
     assert!(size_of_val(&idle) < 2048, "{}", size_of_val(&idle));

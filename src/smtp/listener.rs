@@ -2,8 +2,10 @@
 
 use super::certificate::{Current, Keeper, Source};
 use super::connection::{Surroundings, serve_client};
+use super::crowd::{Capacity, Crowd, Full};
 use super::own_certificate::OwnCertificate;
 use super::proxy::{self, Announced, HeaderError};
+use super::rates::Rates;
 use super::session::SessionSettings;
 use super::socket::{self, BindError, Inherited, Place, Socket};
 use super::stream::Stream;
@@ -26,7 +28,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,9 +60,9 @@ struct Door {
     certificate: Option<Current>,
     max_message_size: u64,
     lenient: bool,
-    max_connections: usize,
     access: Access,
-    places: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
+    rates: Arc<Rates>,
 }
 
 /// What opening listeners takes besides their configuration.
@@ -84,6 +85,8 @@ pub struct Services {
     pub intake: Intake,
     /// Who may log in.
     pub logins: Logins,
+    /// What all listeners share.
+    pub capacity: Capacity,
     /// Where it is told.
     pub maillog: Maillog,
 }
@@ -167,11 +170,12 @@ pub fn bind(listener: &Listener, premises: &mut Premises) -> Result<Vec<Bound>, 
         certificate,
         max_message_size: listener.max_message_size,
         lenient: listener.lenient,
-        max_connections: listener.max_connections,
         access: listener.access,
-        places: Arc::new(Semaphore::new(
-            listener.max_connections.min(Semaphore::MAX_PERMITS),
+        crowd: Arc::new(Crowd::new(
+            listener.max_connections,
+            listener.access.max_connections_per_client,
         )),
+        rates: Arc::new(Rates::new(&listener.access, Instant::now())),
     });
     let mut sockets = Vec::new();
     for bind in &listener.bind {
@@ -215,6 +219,8 @@ pub async fn serve(sockets: Vec<Bound>, services: Services, stop: CancellationTo
             settings: Arc::new(settings),
             intake: services.intake.clone(),
             logins: services.logins.clone(),
+            capacity: services.capacity.clone(),
+            rates: bound.door.rates.clone(),
             maillog: services.maillog,
             stop: stop.clone(),
             tls: bound.door.tls,
@@ -339,32 +345,59 @@ fn admit(
         door.send_away(stream, &reply);
         return None;
     }
-    let Ok(place) = door.places.clone().try_acquire_owned() else {
-        let reply = Reply::new(421, 3, 2, "too many connections, try again later");
-        if log.may() {
-            let limit = door.max_connections;
-            surroundings.maillog.refused(
-                who,
-                &format!("{reply} (max_connections = {limit} of this listener is reached)"),
-            );
+    let entered = door.crowd.enter(&surroundings.capacity).and_then(|mut guest| {
+        // Behind a load balancer is somebody else.
+        if !is_proxy {
+            guest.is(client)?;
         }
-        door.send_away(stream, &reply);
-        return None;
+        Ok(guest)
+    });
+    let mut guest = match entered {
+        Ok(guest) => guest,
+        Err(full) => {
+            let reply = no_place(full);
+            if log.may() {
+                surroundings.maillog.refused(who, &format!("{reply} ({full})"));
+            }
+            door.send_away(stream, &reply);
+            return None;
+        }
     };
     stream.set_nodelay();
     let (surroundings, door) = (surroundings.clone(), door.clone());
     Some(async move {
-        if is_proxy {
-            // Boxed, so that an idle connection does not carry the room for a header.
-            let relayed = Box::pin(behind_proxy(stream, client, &door, &surroundings));
-            if let Some((stream, client, early)) = relayed.await {
-                serve_client(stream, client, early, surroundings).await;
-            }
-        } else {
-            serve_client(stream, client, Vec::new(), surroundings).await;
+        if !is_proxy {
+            return serve_client(stream, client, Vec::new(), guest, surroundings).await;
         }
-        drop(place);
+        // Boxed, so that an idle connection does not carry the room for a header.
+        let relayed = Box::pin(behind_proxy(stream, client, &door, &surroundings));
+        let Some((stream, client, early)) = relayed.await else {
+            return;
+        };
+        if let Err(full) = guest.is(client) {
+            let reply = no_place(full);
+            let who = Client {
+                address: client,
+                listener: &door.name,
+            };
+            surroundings.maillog.refused(who, &format!("{reply} ({full})"));
+            door.send_away(stream, &reply);
+            return;
+        }
+        serve_client(stream, client, early, guest, surroundings).await;
     })
+}
+
+fn no_place(full: Full) -> Reply {
+    match full {
+        Full::All(_) | Full::Listener(_) => Reply::new(421, 3, 2, "too many connections, try again later"),
+        Full::Client(_) => Reply::new(
+            421,
+            7,
+            0,
+            "too many connections from your address, close some or try again later",
+        ),
+    }
 }
 
 /// Reads the PROXY header of a load balancer: the client behind it, if that may come in, and what it has said already.
@@ -513,6 +546,7 @@ mod tests {
             hostname: "bridge.test".into(),
             intake: spool.intake(),
             logins: Logins::new("no-such-file".into()),
+            capacity: Capacity::new(100),
             maillog: Maillog,
         };
         let stop = CancellationToken::new();

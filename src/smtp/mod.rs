@@ -7,11 +7,13 @@
 //! | `proxy` | the PROXY header of a load balancer; no I/O |
 //! | `connection` | one client: reading, writing, timeouts; any stream |
 //! | `bdat` | the pieces of a message that comes by BDAT |
+//! | `waiting` `desk` | the parts of it that wait for the client, and that answer the session's questions |
 //! | `input` | what was read and not yet used |
 //! | `tls` | a stream that can begin TLS, and its failures in plain words |
 //! | `certificate` | reading certificates again when they change; `own_certificate`: making one |
 //! | `session` `replies` | what to answer to a line; no I/O |
 //! | `transaction` | the part of a session that is about one message; no I/O |
+//! | `crowd` `rates` `patience` | how many clients, how much each, how slow; no I/O, time is an argument |
 //! | `login` `auth` | the part of a session that is about logging in; no I/O |
 //! | `command` | what a line says |
 //! | `parameters` | what MAIL and RCPT ask for besides; no I/O |
@@ -27,27 +29,35 @@ mod certificate;
 mod chunk;
 mod command;
 mod connection;
+mod crowd;
 mod data;
+mod desk;
 mod holder;
+mod host;
 mod input;
 mod listener;
 mod login;
 mod own_certificate;
 mod parameters;
+mod patience;
 mod proxy;
+mod rates;
 mod replies;
 mod session;
 mod socket;
 mod stream;
 mod tls;
 mod transaction;
+mod waiting;
 
 pub use certificate::CertificateError;
 pub use chunk::ChunkReader;
+pub use crowd::Capacity;
 pub use data::{DataReader, Decoded};
+pub use host::{Addressing, Host};
 pub use listener::{Bound, Premises, Services, bind, serve};
 pub use session::{
-    Action, Chunk, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_RECIPIENTS, Session, SessionSettings,
-    Step,
+    Action, Chunk, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_COMMANDS, MAX_RECIPIENTS, Session,
+    SessionSettings, Step,
 };
 pub use socket::{BindError, Inherited, Place};

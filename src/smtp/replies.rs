@@ -3,6 +3,7 @@
 use super::parameters::Why;
 use super::session::MAX_RECIPIENTS;
 use crate::mail::Reply;
+use crate::mail::header::MAX_HEADER_BLOCK;
 
 /// HELP (RFC 5321 §4.1.1.8).
 pub(super) fn help(max_message_size: u64) -> Reply {
@@ -27,6 +28,43 @@ pub(super) fn full() -> Reply {
         3,
         1,
         "there is no room for more mail at the moment, try again later",
+    )
+}
+
+/// A client is faster than `limit`, the value of this key, lets it.
+pub(super) fn too_fast(what: &str, key: &str, limit: u32) -> Reply {
+    Reply::new(
+        450,
+        7,
+        1,
+        format!(
+            "too many {what} in a short time, try again in a minute; {key} = {limit} of this listener says how many \
+             there may be"
+        ),
+    )
+}
+
+/// RFC 5321 §4.5.3.1.10: the client sends to those that it could name, and to the others in a message of its own.
+pub(super) fn no_memory() -> Reply {
+    Reply::new(
+        452,
+        3,
+        1,
+        "too many recipients of all clients at the moment: send to the others in another message",
+    )
+}
+
+/// A header that could never be sent (RFC 3463 §3.7: 6.0).
+pub(super) fn header() -> Reply {
+    Reply::new(
+        554,
+        6,
+        0,
+        format!(
+            "the header of the message is longer than {} KiB, which no server takes: there must be an empty line \
+             between header and text",
+            MAX_HEADER_BLOCK / 1024
+        ),
     )
 }
 

@@ -1,6 +1,7 @@
 //! What is said between a client and us, without I/O: a line in, a reply and an action out.
 
 use super::command::{self, Command, CommandError, PathError};
+use super::host::Host;
 use super::login::Standing;
 use super::replies;
 use super::transaction::Transaction;
@@ -10,12 +11,14 @@ use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Reply;
 use crate::spool::Origin;
-use crate::spool::Room;
 use crate::users::Login;
 use std::sync::Arc;
 
 /// Recipients of one message; the 100 of RFC 5321 §4.5.3.1.10 are the least that a server must take.
 pub const MAX_RECIPIENTS: usize = 1000;
+
+/// So many commands without an accepted message between them end a session. RCPT does not count.
+pub const MAX_COMMANDS: u32 = 1000;
 
 /// So many bad commands in a row end a session.
 pub const MAX_BAD_IN_A_ROW: u32 = 20;
@@ -52,6 +55,7 @@ pub struct Session {
     pub(super) transaction: Option<Box<Transaction>>,
     bad_in_a_row: u32,
     bad: u32,
+    pub(super) commands: u32,
 }
 
 /// What is to be done about a line.
@@ -111,6 +115,8 @@ pub enum DataError {
     TooLarge,
     /// No room in the spool.
     Full,
+    /// A header that could never be sent.
+    Header,
     /// The spool cannot be written.
     Disk,
 }
@@ -130,6 +136,7 @@ impl Session {
             transaction: None,
             bad_in_a_row: 0,
             bad: 0,
+            commands: 0,
         }
     }
 
@@ -139,12 +146,24 @@ impl Session {
         Reply::plain(220, format!("{} ESMTP smtp-oauth-bridge", self.settings.hostname))
     }
 
-    /// What to do about a command line, with or without its line end. `room` is asked if a message begins.
-    pub fn command(&mut self, line: &[u8], room: impl FnOnce() -> Room) -> Step {
+    /// What to do about a command line, with or without its line end.
+    pub fn command(&mut self, line: &[u8], host: impl Host) -> Step {
+        if self.commands >= MAX_COMMANDS {
+            return Step {
+                refused: true,
+                ..close(Reply::new(
+                    421,
+                    7,
+                    0,
+                    "too many commands without a message, closing the connection: connect again to send one",
+                ))
+            };
+        }
+        self.commands += 1;
         let step = match self.login_line(line) {
             Some(step) => step,
             None => match command::parse(line) {
-                Ok(command) => self.perform(command, room),
+                Ok(command) => self.perform(command, host),
                 Err(error) => refuse_line(&error),
             },
         };
@@ -196,11 +215,12 @@ impl Session {
     pub fn data_finished(&mut self, result: Result<QueueId, DataError>) -> Reply {
         match result {
             Ok(id) => {
-                (self.bad, self.bad_in_a_row) = (0, 0);
+                (self.bad, self.bad_in_a_row, self.commands) = (0, 0, 0);
                 Reply::new(250, 0, 0, format!("Ok: queued as {id}"))
             }
             Err(DataError::TooLarge) => self.too_large(),
             Err(DataError::Full) => replies::full(),
+            Err(DataError::Header) => replies::header(),
             Err(DataError::Disk) => Reply::new(
                 451,
                 3,
@@ -210,12 +230,20 @@ impl Session {
         }
     }
 
-    fn perform(&mut self, command: Command, room: impl FnOnce() -> Room) -> Step {
+    /// What the recipients that were named so far weigh in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.transaction
+            .as_ref()
+            .map_or(0, |transaction| transaction.weight())
+    }
+
+    fn perform(&mut self, command: Command, host: impl Host) -> Step {
         match command {
             Command::Helo(name) => self.greet(name, false),
             Command::Ehlo(name) => self.greet(name, true),
-            Command::Mail(mail) => self.mail(mail, room),
-            Command::Rcpt(rcpt) => self.rcpt(rcpt),
+            Command::Mail(mail) => self.mail(mail, host),
+            Command::Rcpt(rcpt) => self.rcpt(rcpt, host),
             Command::Data => self.data(),
             Command::Rset => {
                 self.transaction = None;
@@ -239,7 +267,11 @@ impl Session {
                 1,
                 "login is not offered here and not needed: switch SMTP authentication off in the device",
             )),
-            Command::Bdat(bdat) => self.bdat(bdat),
+            Command::Bdat(bdat) => {
+                // A piece of a message is no command without one.
+                self.commands -= u32::from(bdat.octets > 0);
+                self.bdat(bdat)
+            }
             // Relayed mail would seem to come from the load balancer, which may be allowed more than the client.
             Command::Proxy => Step {
                 refused: true,

@@ -1,7 +1,9 @@
 //! Tests of the session, which needs no socket.
 
+use super::super::host::Addressing;
 use super::*;
 use crate::mail::BodyType;
+use crate::spool::Room;
 
 fn session() -> Session {
     let settings = SessionSettings::sample();
@@ -143,4 +145,50 @@ fn bad_commands_end_a_session_but_an_accepted_message_excuses_them() {
 #[test]
 fn an_idle_session_is_small() {
     assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
+}
+
+#[test]
+fn commands_without_a_message_end_a_session_and_recipients_do_not_count() {
+    let mut session = session();
+    assert_eq!(code(&mut session, "MAIL FROM:<a@x>"), 250);
+    for n in 0..MAX_COMMANDS + 10 {
+        let expected = if n < MAX_RECIPIENTS as u32 { 250 } else { 452 };
+        assert_eq!(code(&mut session, &format!("RCPT TO:<r{n}@x>")), expected);
+        assert!(session.weight() > 100);
+    }
+    for _ in 1..MAX_COMMANDS {
+        assert_eq!(code(&mut session, "NOOP"), 250);
+    }
+    assert_eq!(code(&mut session, "DATA"), 421);
+    let id = QueueId::new(crate::mail::Timestamp::from_millis(0));
+    session.data_finished(Ok(id));
+    assert_eq!(code(&mut session, "NOOP"), 250);
+}
+
+#[test]
+fn a_client_that_is_too_fast_is_told_so() {
+    struct Strict(Addressing);
+    impl Host for Strict {
+        fn room(&self) -> Room {
+            Room::Enough
+        }
+        fn may_send(&self) -> bool {
+            self.0 != Addressing::Yes
+        }
+        fn may_address(&self) -> Addressing {
+            self.0
+        }
+    }
+    let mut session = session();
+    let mut say = |line: &str, answer| {
+        let step = session.command(line.as_bytes(), Strict(answer));
+        (step.reply.code(), step.refused)
+    };
+    assert_eq!(say("MAIL FROM:<a@x>", Addressing::Yes), (450, true));
+    assert_eq!(say("MAIL FROM:<a@x>", Addressing::TooFast), (250, false));
+    assert_eq!(say("RCPT TO:<b@x>", Addressing::TooFast), (450, true));
+    assert_eq!(say("RCPT TO:<b@x>", Addressing::NoMemory), (452, true));
+    assert_eq!(say("RCPT TO:<b@x>", Addressing::Yes), (250, false));
+    // Who is named already is not counted again.
+    assert_eq!(say("RCPT TO:<b@x>", Addressing::TooFast), (250, false));
 }

@@ -1,6 +1,7 @@
 //! The part of a session that is about one message: MAIL, RCPT, and DATA or BDAT.
 
 use super::command::{Bdat, Mail, Rcpt};
+use super::host::{Addressing, Host};
 use super::parameters::{Body, Odd, Why};
 use super::replies;
 use super::session::{Action, Chunk, DataError, Incoming, MAX_RECIPIENTS, Session, Step, answer, refuse};
@@ -24,6 +25,8 @@ pub(super) struct Transaction {
     envelope_id: Option<EnvelopeId>,
     recipients: Vec<Recipient>,
     keys: HashSet<String>,
+    /// Octets of memory of all recipients, about.
+    weight: usize,
     chunks: Chunks,
 }
 
@@ -36,6 +39,16 @@ enum Chunks {
     Begun,
     /// A piece was refused: what follows of this message is too (RFC 3030 §2).
     Failed,
+}
+
+/// What a recipient takes in memory besides its text, about.
+const WEIGHT: usize = 200;
+
+impl Transaction {
+    /// What the recipients weigh in memory, about.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
 }
 
 impl Session {
@@ -57,7 +70,7 @@ impl Session {
     }
 
     /// MAIL. It is served without HELO too, as Postfix does: scripts forget it, and nothing depends on it.
-    pub(super) fn mail(&mut self, mail: Mail, room: impl FnOnce() -> Room) -> Step {
+    pub(super) fn mail(&mut self, mail: Mail, host: impl Host) -> Step {
         if self.transaction.is_some() {
             return answer(Reply::new(
                 503,
@@ -84,8 +97,12 @@ impl Session {
         {
             return refuse(self.too_large());
         }
-        if room() == Room::Full {
+        if host.room() == Room::Full {
             return refuse(replies::full());
+        }
+        if !host.may_send() {
+            let limit = self.settings.access.messages_per_minute;
+            return refuse(replies::too_fast("messages", "messages_per_minute", limit));
         }
         self.transaction = Some(Box::new(Transaction {
             reverse_path: mail.path,
@@ -95,12 +112,14 @@ impl Session {
             envelope_id: parameters.envelope_id,
             recipients: Vec::new(),
             keys: HashSet::new(),
+            weight: 0,
             chunks: Chunks::None,
         }));
         answer(Reply::new(250, 1, 0, "Ok"))
     }
 
-    pub(super) fn rcpt(&mut self, rcpt: Rcpt) -> Step {
+    pub(super) fn rcpt(&mut self, rcpt: Rcpt, host: impl Host) -> Step {
+        self.commands -= 1;
         let Some(transaction) = &self.transaction else {
             return answer(Reply::new(503, 5, 1, "send MAIL FROM first"));
         };
@@ -131,6 +150,17 @@ impl Session {
                     format!("more than {MAX_RECIPIENTS} recipients: send to the others in another message");
                 return refuse(Reply::new(452, 5, 3, text));
             }
+            match host.may_address() {
+                Addressing::Yes => {}
+                Addressing::TooFast => {
+                    let limit = self.settings.access.recipients_per_minute;
+                    return refuse(replies::too_fast("recipients", "recipients_per_minute", limit));
+                }
+                Addressing::NoMemory => return refuse(replies::no_memory()),
+            }
+            let original = rcpt.parameters.original.as_ref();
+            transaction.weight +=
+                WEIGHT + 2 * key.len() + original.map_or(0, |original| original.to_string().len());
             transaction.keys.insert(key);
             transaction.recipients.push(Recipient {
                 address: recipient,

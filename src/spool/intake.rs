@@ -9,9 +9,10 @@ use crate::db::record::{Message, Origin, Stored};
 use crate::mail::Envelope;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
+use crate::mail::header::{HeaderBlock, HeaderError, MAX_HEADER_BLOCK};
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -35,6 +36,9 @@ pub enum AcceptError {
     /// The disk, or the share of it that we may use, is full: answer `452 4.3.1`.
     #[error("the spool is full: {0}")]
     Full(String),
+    /// The message could never be sent: answer `554 5.6.0`.
+    #[error("{0}")]
+    Header(#[from] HeaderError),
     /// The disk does not do what it is asked: answer `451 4.3.0`.
     #[error("the spool cannot be written: {0}")]
     Disk(String),
@@ -51,6 +55,8 @@ pub struct Draft {
     file: Option<BodyFile>,
     size: u64,
     checksum: crc32fast::Hasher,
+    /// Of the beginning, whether an empty line was seen.
+    header: HeaderEnd,
 }
 
 /// What all drafts have in common.
@@ -107,6 +113,7 @@ impl Intake {
             file: None,
             size: 0,
             checksum: crc32fast::Hasher::new(),
+            header: HeaderEnd::default(),
             shared,
         }
     }
@@ -135,6 +142,7 @@ impl Draft {
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), AcceptError> {
         self.size += bytes.len() as u64;
         self.checksum.update(bytes);
+        self.header.look(bytes);
         self.gathered.extend_from_slice(bytes);
         let limit = if self.memory.is_some() { INLINE_LIMIT } else { UNIT };
         if self.gathered.len() > limit {
@@ -153,6 +161,9 @@ impl Draft {
     pub async fn accept(mut self, envelope: Envelope, origin: Origin) -> Result<Message, AcceptError> {
         if self.file.is_some() {
             self.flush().await?;
+        }
+        if self.header.may_be_too_long() {
+            self.check_header().await?;
         }
         let message = Message {
             id: self.id,
@@ -188,6 +199,26 @@ impl Draft {
         Ok(message)
     }
 
+    /// Refuses a message whose header is longer than anything that could be sent. Only here, at the end, and only for
+    /// a beginning that looks like it, is it read as the planner will read it: a long text may have no header at all.
+    async fn check_header(&mut self) -> Result<(), AcceptError> {
+        self.flush().await?;
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        let (file, checked) = blocking(move || {
+            let mut beginning = Vec::new();
+            File::open(file.disk.body_path(file.id))?
+                .take(MAX_HEADER_BLOCK as u64)
+                .read_to_end(&mut beginning)?;
+            let checked = HeaderBlock::parse(&beginning, false).map(drop);
+            Ok((file, checked))
+        })
+        .await?;
+        self.file = Some(file);
+        Ok(checked?)
+    }
+
     /// Writes what has been gathered to the file.
     async fn flush(&mut self) -> Result<(), AcceptError> {
         let gathered = std::mem::take(&mut self.gathered);
@@ -207,6 +238,10 @@ impl Draft {
         })
         .await?;
         gathered.clear();
+        if self.memory.is_none() {
+            // Without a share of the budget nothing is kept for later.
+            gathered = Vec::new();
+        }
         (self.file, self.gathered) = (Some(file), gathered);
         Ok(())
     }
@@ -218,6 +253,45 @@ impl Draft {
             Ok(file)
         })
         .await
+    }
+}
+
+/// Where the header may end: at the first empty line. Sees the text piece by piece and keeps none of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct HeaderEnd {
+    seen: usize,
+    /// How much of CRLF CRLF the text so far ends with; a message begins as if after CRLF.
+    matched: Option<u8>,
+    ended: bool,
+}
+
+impl HeaderEnd {
+    fn look(&mut self, text: &[u8]) {
+        if self.ended || self.seen > MAX_HEADER_BLOCK {
+            return;
+        }
+        let mut matched = self.matched.unwrap_or(2);
+        for &octet in text
+            .iter()
+            .take(MAX_HEADER_BLOCK - self.seen.min(MAX_HEADER_BLOCK))
+        {
+            matched = match (matched, octet) {
+                (1, b'\n') => 2,
+                (3, b'\n') => {
+                    self.ended = true;
+                    return;
+                }
+                (2, b'\r') => 3,
+                (_, b'\r') => 1,
+                _ => 0,
+            };
+        }
+        self.matched = Some(matched);
+        self.seen += text.len();
+    }
+
+    fn may_be_too_long(&self) -> bool {
+        !self.ended && self.seen > MAX_HEADER_BLOCK
     }
 }
 

@@ -487,3 +487,43 @@ async fn what_was_due_by_a_wrong_clock_is_due_now() {
         Some(soon)
     );
 }
+
+#[tokio::test]
+async fn a_header_without_end_is_refused_and_a_long_text_without_header_is_not() {
+    let directory = TempDir::new().unwrap();
+    let spool = open(directory.path());
+    let field = b"Subject: x\r\n";
+    for (first, rest, taken) in [
+        (&field[..], &field[..], false),
+        (b"just some text\r\n", b"just some text\r\n", true),
+        (b"Subject: x\r\n\r\n", b"Subject: x\r\n", true),
+        (b"\r\n", field, true),
+        (b"Subject: x\r\n", b"a", false),
+    ] {
+        for size in [1, 7, 8192] {
+            let mut text = first.to_vec();
+            while text.len() <= crate::mail::header::MAX_HEADER_BLOCK {
+                text.extend_from_slice(rest);
+            }
+            text.extend_from_slice(b"\r\n\r\nbody\r\n");
+            let mut draft = spool.intake().begin();
+            for piece in text.chunks(size) {
+                draft.write(piece).await.unwrap();
+            }
+            let result = draft.accept(envelope(1), origin()).await;
+            match result {
+                Ok(_) => assert!(taken, "{}", first.escape_ascii()),
+                Err(AcceptError::Header(_)) => assert!(!taken, "{}", first.escape_ascii()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let stored = body_files(directory.path());
+    assert_eq!(
+        stored
+            .iter()
+            .filter(|path| path.extension().unwrap() == "eml")
+            .count(),
+        9
+    );
+}

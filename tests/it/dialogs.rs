@@ -122,6 +122,8 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "tls",
                 "proxy_protocol",
                 "unix",
+                "messages_per_minute",
+                "recipients_per_minute",
                 "auth",
                 "old_auth_line",
                 "user",
@@ -246,6 +248,8 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
             "max_connections" => listener.max_connections = number()? as usize,
             "lenient" => listener.lenient = value == "yes",
             "spool_max_size" => max_size = number()?,
+            "messages_per_minute" => listener.access.messages_per_minute = number()? as u32,
+            "recipients_per_minute" => listener.access.recipients_per_minute = number()? as u32,
             "auth" => {
                 listener.access.auth = match value.as_str() {
                     "optional" => AuthMode::Optional,
@@ -318,6 +322,7 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
         hostname: "bridge.test".into(),
         intake: shared.spool.intake(),
         logins: Logins::new(users_file),
+        capacity: smtp::Capacity::new(100),
         maillog: Maillog,
     };
     let server = tokio::spawn(smtp::serve(bound, services, stop.clone()));

@@ -1,0 +1,84 @@
+//! The part of a connection that waits: for the client, and for the verdict on a login.
+
+use super::connection::{Connection, DATA_TIMEOUT, End};
+use super::patience::{self, Patience};
+use super::session::{Action, Step};
+use crate::users::Login;
+use crate::users::Verdict;
+use std::io;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Reads once, until the deadline, or as long as there is patience with this client.
+    pub(super) async fn hear(&mut self, deadline: Instant, patience: &mut Patience) -> Result<(), End> {
+        loop {
+            let look = deadline.min(Instant::now() + patience::LOOK);
+            let read = timeout_at(look, self.input.read(&mut self.stream)).await;
+            let now = Instant::now();
+            if let Ok(Ok(octets)) = &read {
+                patience.heard(*octets);
+            }
+            if patience.is_at_its_end(now) && self.guest.is_crowded() {
+                return Err(End::Crowded);
+            }
+            if read.is_ok() || now >= deadline {
+                return heard(read);
+            }
+        }
+    }
+
+    /// The next piece of a message.
+    pub(super) async fn hear_more(&mut self, patience: &mut Patience) -> Result<(), End> {
+        self.flush().await?;
+        self.input.release();
+        self.hear(Instant::now() + DATA_TIMEOUT, patience).await
+    }
+
+    /// Has a login checked and answers. An answer of no waits, and longer each time.
+    pub(super) async fn check_login(&mut self, login: Login) -> Result<(), End> {
+        self.flush().await?;
+        let stop = self.surroundings.stop.clone();
+        let checked = async {
+            let verdict = self.surroundings.logins.judge(self.client, login).await;
+            if let Verdict::Wrong { wait, .. } = &verdict {
+                tokio::time::sleep(*wait).await;
+            }
+            verdict
+        };
+        let verdict = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Stopping),
+            verdict = checked => verdict,
+        };
+        let why = match &verdict {
+            Verdict::Wrong { why, .. } => format!(" ({why})"),
+            _ => String::new(),
+        };
+        let Step {
+            reply,
+            action,
+            refused,
+        } = self.session.login_checked(verdict);
+        self.say(&reply);
+        if refused {
+            self.surroundings
+                .maillog
+                .refused(self.client(), &format!("{reply}{why}"));
+        }
+        match action {
+            Action::Close => Err(End::Closed),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a read came to.
+pub(super) fn heard(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result<(), End> {
+    match read {
+        Ok(Ok(0)) => Err(End::Left),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(End::Broken(error)),
+        Err(_) => Err(End::TimedOut),
+    }
+}
