@@ -218,7 +218,8 @@ class World:
         """Starts the sandbox, again with the certificates of the first time."""
         return Sandbox(self.directory / "sandbox", cloud_port)
 
-    def write_config(self, facts=None, port=0, secret=None, delivery="", more="", name="bridge.toml"):
+    def write_config(self, facts=None, port=0, secret=None, delivery="", more="", listener="",
+                     name="bridge.toml"):
         """A small configuration as in the README, with short waits; the path of it."""
         facts = facts or self.sandbox.facts
         secret_file = self.directory / "secret"
@@ -231,6 +232,7 @@ state_dir = "{self.state_dir}"
 {more}
 [[listener]]
 bind = ["127.0.0.1:{port}"]
+{listener}
 
 [account.demo]
 tenant = "{facts['tenant']}"
