@@ -43,6 +43,8 @@ const GREETING_DELAY: Duration = Duration::from_millis(100);
 /// Who is silent for so long on a listener with implicit TLS, and leaves, has waited for a greeting.
 const WAITED: Duration = Duration::from_secs(3);
 
+/// So many refusals of one connection are logged, until it sends a good message.
+const MAX_REFUSALS_LOGGED: u32 = 100;
 /// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
 const MAX_GATHERED: usize = 8 * 1024;
 
@@ -79,6 +81,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         session,
         chunked: None,
         guest,
+        refusals: 0,
         surroundings,
     };
     let end = connection.run().await;
@@ -94,6 +97,8 @@ pub(super) struct Connection<S> {
     /// What has come of a message by BDAT, between two chunks of it.
     pub(super) chunked: Option<Box<Chunked>>,
     pub(super) guest: Guest,
+    /// How many were logged since the last message that was accepted.
+    pub(super) refusals: u32,
     pub(super) surroundings: Arc<Surroundings>,
 }
 
@@ -181,9 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 continue;
             }
             if refused {
-                self.surroundings
-                    .maillog
-                    .refused(self.client(), &reply.to_string());
+                self.log_refusal(&reply.to_string());
             }
             // Boxed, so that an idle connection does not carry the room for a message.
             let done = match action {
@@ -360,6 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     client,
                     greeting,
                 );
+                self.refusals = 0;
                 self.session.data_finished(Ok(message.id))
             }
             Err(refusal) => {
@@ -371,10 +375,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.say(&reply);
     }
 
-    pub(super) fn tell_refused(&self, refusal: &Refusal, reply: &Reply) {
-        self.surroundings
-            .maillog
-            .refused(self.client(), &refusal.told(reply));
+    pub(super) fn tell_refused(&mut self, refusal: &Refusal, reply: &Reply) {
+        self.log_refusal(&refusal.told(reply));
+    }
+
+    /// A line in the log, unless there were so many that they say nothing new, and only fill the disk.
+    pub(super) fn log_refusal(&mut self, told: &str) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals <= MAX_REFUSALS_LOGGED {
+            self.surroundings.maillog.refused(self.client(), told);
+        }
+        if self.refusals == MAX_REFUSALS_LOGGED {
+            let told = "no more refusals of this connection are logged";
+            self.surroundings.maillog.refused(self.client(), told);
+        }
     }
 
     /// Reads a message to its final dot, into a draft as long as it can be taken.

@@ -251,6 +251,7 @@ async fn an_endless_line_needs_bounded_memory() {
         session,
         chunked: None,
         guest: Guest::alone(),
+        refusals: 0,
         surroundings,
     };
     let talk = async {

@@ -62,9 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } = self.session.login_checked(verdict);
         self.say(&reply);
         if refused {
-            self.surroundings
-                .maillog
-                .refused(self.client(), &format!("{reply}{why}"));
+            self.log_refusal(&format!("{reply}{why}"));
         }
         match action {
             Action::Close => Err(End::Closed),
