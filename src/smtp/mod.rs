@@ -40,7 +40,7 @@ mod login;
 mod own_certificate;
 mod parameters;
 mod patience;
-mod proxy;
+pub mod proxy;
 mod rates;
 mod replies;
 mod session;

@@ -14,11 +14,11 @@ const HEAD_V2: usize = 16;
 const MAX_V2: usize = 4096;
 
 /// The longest header.
-pub(super) const MAX_HEADER: usize = HEAD_V2 + MAX_V2;
+pub const MAX_HEADER: usize = HEAD_V2 + MAX_V2;
 
 /// Who is behind a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announced {
+pub enum Announced {
     /// This client.
     Client(IpAddr),
     /// Nobody: the load balancer speaks for itself, to see whether we are well (§2.2, LOCAL).
@@ -29,7 +29,7 @@ pub(super) enum Announced {
 
 /// Why octets are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HeaderError {
+pub enum HeaderError {
     /// Something else.
     #[error("no PROXY header came first")]
     Absent,
@@ -42,8 +42,11 @@ pub(super) enum HeaderError {
 }
 
 /// Reads the header at the start of `octets`: who is announced, and how long the header is. `None` if more octets
-/// are needed.
-pub(super) fn parse(octets: &[u8]) -> Result<Option<(Announced, usize)>, HeaderError> {
+/// are needed, which is never the case for [`MAX_HEADER`] of them.
+///
+/// # Errors
+/// [`HeaderError`], as soon as it is known that these octets cannot become a header.
+pub fn parse(octets: &[u8]) -> Result<Option<(Announced, usize)>, HeaderError> {
     if starts_alike(octets, SIGNATURE) {
         version_2(octets)
     } else if starts_alike(octets, b"PROXY ") {

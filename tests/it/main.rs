@@ -6,9 +6,11 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod corpora;
 mod delivery;
 mod dialogs;
 mod floors;
 mod graph;
+mod oracle;
 mod support;
 mod user;
