@@ -1,0 +1,61 @@
+//! How fast the listener is and what it costs, beside mailin-embedded with the same work: see `benches/listener`.
+//!
+//! The servers run in processes of their own (`serve KIND DIRECTORY THREADS`), so that their CPU and memory can be told
+//! from the load's. The load is closed-loop: a session sends its next command when it has heard the last answer.
+
+mod load;
+mod process;
+mod report;
+mod servers;
+
+use std::error::Error;
+use std::time::Duration;
+
+/// Anything that goes wrong ends the run: numbers of half a run mean nothing.
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long and how often.
+struct Plan {
+    /// Of one measurement of throughput.
+    seconds: Duration,
+    /// Measurements of each; the median is reported, with the lowest and the highest.
+    rounds: usize,
+    /// Where "disk" is.
+    disk: std::path::PathBuf,
+}
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Runtime::new()?;
+    match words.as_slice() {
+        ["serve", kind, directory, threads] => {
+            servers::serve(&runtime, kind, directory.as_ref(), threads.parse()?)
+        }
+        options => runtime.block_on(report::run(&plan(options)?)),
+    }
+}
+
+fn plan(mut options: &[&str]) -> Outcome<Plan> {
+    let mut plan = Plan {
+        seconds: Duration::from_secs(2),
+        rounds: 3,
+        disk: std::env::temp_dir(),
+    };
+    while let [name, value, rest @ ..] = options {
+        match *name {
+            "--seconds" => plan.seconds = Duration::from_secs_f64(value.parse()?),
+            "--rounds" => plan.rounds = value.parse::<usize>()?.max(1),
+            "--disk" => plan.disk = value.into(),
+            _ => return Err(format!("{name}: only --seconds, --rounds and --disk are known").into()),
+        }
+        options = rest;
+    }
+    match options {
+        [] => Ok(plan),
+        [name, ..] => Err(format!("{name} needs a value").into()),
+    }
+}
