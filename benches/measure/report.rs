@@ -237,9 +237,12 @@ fn quantile(sorted: &[Duration], share: f64) -> String {
     }
 }
 
+/// The median: of an even number of values what lies between the two in the middle.
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    let upper = values.get(values.len() / 2).copied().unwrap_or_default();
+    let lower = values.get(values.len().saturating_sub(1) / 2).copied();
+    (upper + lower.unwrap_or_default()) / 2.0
 }
 
 fn spread(values: Vec<f64>) -> String {
