@@ -3,6 +3,9 @@
 use super::{EnhancedCode, StatusClass};
 use std::fmt;
 
+/// The longest line of a reply without its CRLF (RFC 5321 §4.5.3.1.5).
+const MAX_LINE: usize = 510;
+
 /// An SMTP reply: a code, an enhanced status code where one is due, and one or more lines of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -60,20 +63,25 @@ impl Reply {
         self.lines.first().map_or("", String::as_str)
     }
 
-    /// Appends the reply as it goes over the wire, each line ended by CRLF.
+    /// Appends the reply as it goes over the wire, each line ended by CRLF and cut to its longest length. Texts quote
+    /// what the client said, so whatever is not printable ASCII is shown as `?`: not every client has said SMTPUTF8
+    /// (RFC 6531 §3.7.4.3).
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let class = self.class();
         for (n, line) in self.lines.iter().enumerate() {
+            let start = out.len();
             let separator = if n + 1 == self.lines.len() { ' ' } else { '-' };
             out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
             if let Some(enhanced) = self.enhanced {
                 out.extend_from_slice(enhanced.with_class(class).as_bytes());
                 out.push(b' ');
             }
-            out.extend(
-                line.bytes()
-                    .map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }),
-            );
+            out.extend(line.chars().map(|c| match u8::try_from(c) {
+                Ok(b'\r' | b'\n') => b' ',
+                Ok(octet @ b' '..=b'~') => octet,
+                _ => b'?',
+            }));
+            out.truncate(start + MAX_LINE);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -116,6 +124,10 @@ mod tests {
             "452-4.3.1 full\r\n452 4.3.1 later\r\n"
         );
         assert_eq!(wire(&Reply::new(250, 0, 0, "a\r\nb")), "250 2.0.0 a  b\r\n");
+        assert_eq!(wire(&Reply::plain(550, "<bä\t>")), "550 <b??>\r\n");
+        let long = wire(&Reply::new(550, 1, 3, "x".repeat(600)).line("y"));
+        let lines: Vec<usize> = long.split("\r\n").map(str::len).collect();
+        assert_eq!(lines, [510, 11, 0]);
         assert_eq!(
             Reply::new(452, 3, 1, "full").line("later").to_string(),
             "452 4.3.1 full"
