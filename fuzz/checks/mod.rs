@@ -5,6 +5,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     clippy::panic,
     reason = "a fuzz target uses one of them, nothing else can reach them, and panicking is how they speak"
 )]
