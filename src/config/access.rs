@@ -77,6 +77,18 @@ pub(super) fn refuse_open_relay(field: &Field<'_>, allow: &[IpNet]) -> Option<()
     )
 }
 
+/// Refuses networks of load balancers that are an open relay: whoever is believed can claim to be anybody in `allow`,
+/// also without a login and whatever is confirmed about the devices.
+pub(super) fn refuse_open_proxies(field: &Field<'_>, proxies: &[IpNet]) -> Option<()> {
+    if !is_open(proxies) {
+        return Some(());
+    }
+    field.refuse(
+        "lets a large part of the Internet claim to be any address, one of `allow` too",
+        "name only the addresses of your load balancers, as in [\"10.0.0.5\"]",
+    )
+}
+
 /// True if these networks have as many public addresses together as a /8 of IPv4 or a /16 of IPv6.
 fn is_open(allow: &[IpNet]) -> bool {
     let (mut public4, mut public6) = (0_u64, 0_u128);

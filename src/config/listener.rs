@@ -50,16 +50,10 @@ fn listener(mut section: Section<'_>, names: &mut Vec<String>, binds: &mut Vec<B
         Some(allow)
     });
     let proxy_protocol = section.optional("proxy_protocol", |field| {
-        field.list(|field| {
-            let network = field.parsed(network)?;
-            if network.prefix_len() == 0 {
-                return field.refuse(
-                    "would let everybody claim to be any address",
-                    "name the addresses of your load balancers, as in [\"10.0.0.5\"]",
-                );
-            }
-            Some(network)
-        })
+        let whole = field.clone_place();
+        let proxies = field.list(|field| field.parsed(network))?;
+        access::refuse_open_proxies(&whole, &proxies)?;
+        Some(proxies)
     });
     let tls = section.defaulted("tls", r#""off""#, |field| {
         field.choice(
