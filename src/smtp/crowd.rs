@@ -29,6 +29,7 @@ pub(super) struct Crowd {
     places: Places,
     /// Places for each client.
     each: usize,
+    /// By their [`Peer::source`].
     clients: Mutex<HashMap<Peer, usize>>,
 }
 
@@ -106,10 +107,10 @@ impl Guest {
     /// Says whose place it is. Programs on this machine are exempt: they are many behind one address, and whoever
     /// runs them can do worse.
     pub(super) fn is(&mut self, client: Peer) -> Result<(), Full> {
-        let counts = client.address().is_some_and(|address| !address.is_loopback());
-        if !counts || self.client.is_some() {
+        if client.is_this_machine() || self.client.is_some() {
             return Ok(());
         }
+        let client = client.source();
         let mut clients = self.crowd.clients();
         let places = clients.entry(client).or_default();
         if *places >= self.crowd.each {
@@ -255,6 +256,18 @@ mod tests {
         assert!(crowd.clients().is_empty());
         assert_eq!(crowd.places.taken.load(Ordering::Relaxed), 0);
         assert_eq!(all.0.places.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_share() {
+        let (all, crowd) = (Capacity::new(100), Arc::new(Crowd::new(100, 2)));
+        let mut guests: Vec<Guest> = (0..4).map(|_| crowd.enter(&all).unwrap()).collect();
+        let mut is = |n: usize, client: &str| guests[n].is(peer(client));
+        assert!(is(0, "2001:db8::1").is_ok() && is(1, "2001:db8::2").is_ok());
+        assert_eq!(is(2, "2001:db8::3"), Err(Full::Client(2)));
+        assert!(is(3, "2001:db8:0:1::3").is_ok());
+        drop(guests);
+        assert!(crowd.clients().is_empty());
     }
 
     #[test]

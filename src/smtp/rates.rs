@@ -30,6 +30,7 @@ pub(super) struct Rates {
     start: Instant,
     /// What time it is for the limiters; set under the lock of the table.
     now: Hand,
+    /// By their [`Peer::source`].
     clients: Mutex<HashMap<Peer, Client>>,
 }
 
@@ -75,6 +76,7 @@ impl Rates {
         if limited.is_none() {
             return true;
         }
+        let client = client.source();
         // The table is whole at every moment.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let since_start = now.saturating_duration_since(self.start).as_nanos();
@@ -155,6 +157,16 @@ mod tests {
         assert_eq!(recipients, 2);
         let much_later = now + Duration::from_secs(3600);
         assert_eq!((0..100).filter(|_| may(much_later)).count(), 30);
+    }
+
+    #[tokio::test]
+    async fn the_addresses_of_one_ipv6_network_share() {
+        let now = Instant::now();
+        let rates = rates(2, 0, now);
+        let may = |client: &str| rates.may(client.parse().unwrap(), Counted::Message, now);
+        assert!(may("2001:db8::1") && may("2001:db8::2"));
+        assert!(!may("2001:db8::3"));
+        assert!(may("2001:db8:0:1::3"));
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@
 
 use crate::mail::Peer;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -34,12 +33,12 @@ struct Failures {
 impl Throttle {
     /// True if the address may try.
     pub(super) fn may_try(&self, client: Peer, now: Instant) -> bool {
-        self.count(source(client), now) < MAX_FAILURES
+        self.count(client.source(), now) < MAX_FAILURES
     }
 
     /// Notes a failure; how long its answer waits.
     pub(super) fn failed(&mut self, client: Peer, now: Instant) -> Duration {
-        let source = source(client);
+        let source = client.source();
         let count = self.count(source, now).saturating_add(1).min(MAX_FAILURES);
         if self.failures.len() >= MAX_ENTRIES && !self.failures.contains_key(&source) {
             self.make_room(now);
@@ -79,16 +78,6 @@ impl Throttle {
 fn forgiven(since: Instant, now: Instant) -> u32 {
     let minutes = now.saturating_duration_since(since).as_secs() / FORGIVEN.as_secs();
     u32::try_from(minutes).unwrap_or(u32::MAX)
-}
-
-/// Whose failures they are: an IPv4 address, or an IPv6 /64, of which one client has all addresses (RFC 6177 §2).
-fn source(client: Peer) -> Peer {
-    match client {
-        Peer::Address(IpAddr::V6(ip)) => {
-            Peer::Address(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))))
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]
