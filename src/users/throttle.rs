@@ -31,9 +31,10 @@ struct Failures {
 }
 
 impl Throttle {
-    /// True if the address may try.
+    /// True if the address may try. This machine always may, and only waits: a wrong password of one program must not
+    /// silence all others behind the same address.
     pub(super) fn may_try(&self, client: Peer, now: Instant) -> bool {
-        self.count(client.source(), now) < MAX_FAILURES
+        client.is_this_machine() || self.count(client.source(), now) < MAX_FAILURES
     }
 
     /// Notes a failure; how long its answer waits.
@@ -134,6 +135,18 @@ mod tests {
         }
         assert!(!throttle.may_try(ip("2001:db8::ffff:1"), now));
         assert!(throttle.may_try(ip("2001:db8:0:1::1"), now));
+    }
+
+    #[tokio::test]
+    async fn programs_on_this_machine_wait_and_are_heard() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for client in ["127.0.0.1", "::1", "local"] {
+            let last = (0..3 * MAX_FAILURES)
+                .map(|_| throttle.failed(ip(client), now))
+                .last();
+            assert_eq!(last, Some(LONGEST_WAIT), "{client}");
+            assert!(throttle.may_try(ip(client), now), "{client}");
+        }
     }
 
     #[tokio::test]
