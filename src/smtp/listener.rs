@@ -6,6 +6,7 @@ use super::crowd::{Capacity, Crowd, Full};
 use super::own_certificate::OwnCertificate;
 use super::proxy::{self, Announced, HeaderError};
 use super::rates::Rates;
+use super::seldom::Seldom;
 use super::session::SessionSettings;
 use super::socket::{self, BindError, Inherited, Place, Socket};
 use super::stream::Stream;
@@ -25,7 +26,7 @@ use ipnet::IpNet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::task::{JoinError, JoinSet};
@@ -34,8 +35,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait after an error of accept that passes only with time, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// At most one line in this time tells of connections beyond the limit, or of accept failing.
-const LOG_PAUSE: Duration = Duration::from_secs(10);
 /// How long a load balancer may take for its PROXY header: it sends it with the connection, but a packet may be lost
 /// (the specification wants 3 seconds at least).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +62,8 @@ struct Door {
     access: Access,
     crowd: Arc<Crowd>,
     rates: Arc<Rates>,
+    /// For lines about clients that are sent away: whoever may not come in must not fill the disk with them.
+    told: Mutex<Seldom>,
 }
 
 /// What opening listeners takes besides their configuration.
@@ -176,6 +177,7 @@ pub fn bind(listener: &Listener, premises: &mut Premises) -> Result<Vec<Bound>, 
             listener.access.max_connections_per_client,
         )),
         rates: Arc::new(Rates::new(&listener.access, Instant::now())),
+        told: Mutex::default(),
     });
     let mut sockets = Vec::new();
     for bind in &listener.bind {
@@ -278,6 +280,24 @@ impl Door {
             .is_some_and(|address| self.proxies.iter().any(|network| network.contains(&address)))
     }
 
+    /// Notes in the log that a client was sent away, once in a while; `why` is not said to the client.
+    fn tell(&self, maillog: Maillog, client: Peer, reply: &Reply, why: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(untold) = told.may() else {
+            return;
+        };
+        drop(told);
+        let more = match untold {
+            0 => String::new(),
+            n => format!(" (and {n} more clients were sent away since the last such line)"),
+        };
+        let who = Client {
+            address: client,
+            listener: &self.name,
+        };
+        maillog.refused(who, &format!("{reply}{why}{more}"));
+    }
+
     /// Says one reply, if words without TLS mean anything here, and closes.
     fn send_away(&self, stream: Stream, reply: &Reply) {
         let mut text = Vec::new();
@@ -305,13 +325,13 @@ async fn accept_all(bound: Bound, surroundings: Arc<Surroundings>) {
         };
         match accepted {
             Ok((stream, client)) => {
-                if let Some(stream) = admit(stream, client, &door, &surroundings, &mut log) {
+                if let Some(stream) = admit(stream, client, &door, &surroundings) {
                     clients.spawn(stream);
                 }
             }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
-                if log.may() {
+                if log.may().is_some() {
                     tracing::error!(listener = door.name, %error, "no connection can be accepted at the moment");
                 }
                 tokio::select! {
@@ -333,15 +353,10 @@ fn admit(
     client: Peer,
     door: &Arc<Door>,
     surroundings: &Arc<Surroundings>,
-    log: &mut Seldom,
 ) -> Option<impl Future<Output = ()> + use<>> {
-    let who = Client {
-        address: client,
-        listener: &door.name,
-    };
     let is_proxy = door.is_proxy(client);
     if let Some(reply) = door.refusal(client).filter(|_| !is_proxy) {
-        surroundings.maillog.refused(who, &reply.to_string());
+        door.tell(surroundings.maillog, client, &reply, "");
         door.send_away(stream, &reply);
         return None;
     }
@@ -356,9 +371,7 @@ fn admit(
         Ok(guest) => guest,
         Err(full) => {
             let reply = no_place(full);
-            if log.may() {
-                surroundings.maillog.refused(who, &format!("{reply} ({full})"));
-            }
+            door.tell(surroundings.maillog, client, &reply, &format!(" ({full})"));
             door.send_away(stream, &reply);
             return None;
         }
@@ -376,11 +389,7 @@ fn admit(
         };
         if let Err(full) = guest.is(client) {
             let reply = no_place(full);
-            let who = Client {
-                address: client,
-                listener: &door.name,
-            };
-            surroundings.maillog.refused(who, &format!("{reply} ({full})"));
+            door.tell(surroundings.maillog, client, &reply, &format!(" ({full})"));
             door.send_away(stream, &reply);
             return;
         }
@@ -412,13 +421,7 @@ async fn behind_proxy(
         () = surroundings.stop.cancelled() => return None,
         read = timeout(HEADER_TIMEOUT, read_header(&mut stream, &mut octets)) => read,
     };
-    let turn_away = |client, reply: &Reply, why: &str| {
-        let who = Client {
-            address: client,
-            listener: &door.name,
-        };
-        surroundings.maillog.refused(who, &format!("{reply}{why}"));
-    };
+    let turn_away = |client, reply: &Reply, why: &str| door.tell(surroundings.maillog, client, reply, why);
     let announced = match read {
         Ok(Ok(Some(announced))) => announced,
         // It went away.
@@ -481,21 +484,6 @@ fn note_panic(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         tracing::error!(%error, "a connection ended in a bug of this program; what it had not got a 250 for was not accepted");
-    }
-}
-
-/// Lets a line through once in a while.
-#[derive(Default)]
-struct Seldom(Option<Instant>);
-
-impl Seldom {
-    fn may(&mut self) -> bool {
-        let now = Instant::now();
-        if self.0.is_some_and(|last| now < last + LOG_PAUSE) {
-            return false;
-        }
-        self.0 = Some(now);
-        true
     }
 }
 
@@ -579,14 +567,5 @@ mod tests {
             line.push(stream.read_u8().await.unwrap());
         }
         String::from_utf8_lossy(&line[..3]).into_owned()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_of_log_once_in_a_while() {
-        let mut seldom = Seldom::default();
-        assert!(seldom.may());
-        assert!(!seldom.may());
-        tokio::time::advance(LOG_PAUSE).await;
-        assert!(seldom.may());
     }
 }

@@ -43,6 +43,7 @@ mod patience;
 pub mod proxy;
 mod rates;
 mod replies;
+mod seldom;
 mod session;
 mod socket;
 mod stream;
