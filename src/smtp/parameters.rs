@@ -6,6 +6,9 @@ use crate::mail::Notify;
 use crate::mail::OriginalRecipient;
 use crate::mail::Ret;
 
+/// So many parameters without effect are remembered of a command.
+pub(super) const MAX_ODD: usize = 3;
+
 /// What the parameters of MAIL say. Of two of a kind the first counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct MailParameters {
@@ -19,8 +22,10 @@ pub(super) struct MailParameters {
     pub(super) ret: Option<Ret>,
     /// ENVID= (RFC 3461 §4.4).
     pub(super) envelope_id: Option<EnvelopeId>,
-    /// All that has no effect.
+    /// The first of what has no effect.
     pub(super) odd: Vec<Odd>,
+    /// How many more have none.
+    pub(super) more_odd: usize,
 }
 
 /// The value of BODY=.
@@ -39,8 +44,10 @@ pub(super) struct RcptParameters {
     pub(super) notify: Option<Notify>,
     /// ORCPT= (RFC 3461 §4.2).
     pub(super) original: Option<OriginalRecipient>,
-    /// All that has no effect.
+    /// The first of what has no effect.
     pub(super) odd: Vec<Odd>,
+    /// How many more have none.
+    pub(super) more_odd: usize,
 }
 
 /// A parameter without effect.
@@ -80,7 +87,9 @@ impl MailParameters {
                 "AUTH" => Err(Why::Harmless),
                 _ => Err(Why::Unknown),
             };
-            read.odd.extend(result.err().map(|why| Odd::new(parameter, why)));
+            if let Err(why) = result {
+                keep(&mut read.odd, &mut read.more_odd, parameter, why);
+            }
         }
         read
     }
@@ -96,9 +105,24 @@ impl RcptParameters {
                 "ORCPT" => set_parsed(&mut read.original, value, OriginalRecipient::from_parameter),
                 _ => Err(Why::Unknown),
             };
-            read.odd.extend(result.err().map(|why| Odd::new(parameter, why)));
+            if let Err(why) = result {
+                keep(&mut read.odd, &mut read.more_odd, parameter, why);
+            }
         }
         read
+    }
+}
+
+/// Remembers a parameter without effect, if it is one of the first.
+fn keep(odd: &mut Vec<Odd>, more: &mut usize, parameter: &[u8], why: Why) {
+    // The same again says nothing new, and must not hide what is worse.
+    if why == Why::Harmless && odd.iter().any(|odd| odd.why == Why::Harmless) {
+        return;
+    }
+    if odd.len() < MAX_ODD {
+        odd.push(Odd::new(parameter, why));
+    } else {
+        *more += 1;
     }
 }
 
@@ -206,6 +230,17 @@ mod tests {
         let huge = MailParameters::parse(b"SIZE=99999999999999999999");
         assert_eq!(huge.size, Some(u64::MAX));
         assert_eq!(MailParameters::parse(b"BODY=BinaryMime").body, Some(Body::Binary));
+    }
+
+    #[test]
+    fn of_many_parameters_without_effect_few_are_kept() {
+        let many = format!("AUTH=<> {}", "AUTH=<> x ".repeat(1000));
+        let mail = MailParameters::parse(many.as_bytes());
+        let kept = [("AUTH=<>", "harmless"), ("x", "unknown"), ("x", "unknown")];
+        assert_eq!(odd(&mail.odd), kept);
+        assert_eq!(mail.more_odd, 998);
+        let rcpt = RcptParameters::parse("x ".repeat(1000).as_bytes());
+        assert_eq!((rcpt.odd.len(), rcpt.more_odd), (MAX_ODD, 997));
     }
 
     #[test]

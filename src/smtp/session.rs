@@ -56,6 +56,8 @@ pub struct Session {
     bad_in_a_row: u32,
     bad: u32,
     pub(super) commands: u32,
+    /// Lines in the log about parameters without effect.
+    pub(super) odd_told: u8,
 }
 
 /// What is to be done about a line.
@@ -137,6 +139,7 @@ impl Session {
             bad_in_a_row: 0,
             bad: 0,
             commands: 0,
+            odd_told: 0,
         }
     }
 

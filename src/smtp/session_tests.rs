@@ -192,3 +192,25 @@ fn a_client_that_is_too_fast_is_told_so() {
     // Who is named already is not counted again.
     assert_eq!(say("RCPT TO:<b@x>", Addressing::TooFast), (250, false));
 }
+
+#[test]
+fn odd_parameters_come_to_few_lines_in_the_log() {
+    use super::super::parameters::RcptParameters;
+    use super::super::transaction::MAX_ODD_TOLD;
+    let mut session = session();
+    assert_eq!(code(&mut session, "MAIL FROM:<a@x>"), 250);
+    let many = RcptParameters::parse("x ".repeat(1000).as_bytes());
+    let first = session.ignored(&many.odd, many.more_odd);
+    assert_eq!(
+        first.unwrap(),
+        "x (unknown), x (unknown), x (unknown), and 997 more"
+    );
+    for _ in 0..100 {
+        assert_eq!(
+            code(&mut session, &format!("RCPT TO:<b@x> {}", "x ".repeat(1000))),
+            250
+        );
+    }
+    assert_eq!(session.odd_told, MAX_ODD_TOLD);
+    assert_eq!(session.ignored(&many.odd, many.more_odd), None);
+}

@@ -43,6 +43,8 @@ enum Chunks {
 
 /// What a recipient takes in memory besides its text, about.
 const WEIGHT: usize = 200;
+/// So many lines in the log are about parameters of one session.
+pub(super) const MAX_ODD_TOLD: u8 = 20;
 
 impl Transaction {
     /// What the recipients weigh in memory, about.
@@ -83,7 +85,7 @@ impl Session {
             return refuse(reply);
         }
         let parameters = mail.parameters;
-        if let Some(reply) = self.odd(&parameters.odd) {
+        if let Some(reply) = self.odd(&parameters.odd, parameters.more_odd) {
             return refuse(reply);
         }
         let body_type = match parameters.body {
@@ -131,7 +133,7 @@ impl Session {
                 "the message was begun with BDAT: no recipient can be added, send the rest or RSET",
             ));
         }
-        if let Some(reply) = self.odd(&rcpt.parameters.odd) {
+        if let Some(reply) = self.odd(&rcpt.parameters.odd, rcpt.parameters.more_odd) {
             return refuse(reply);
         }
         let recipient = rcpt.recipient;
@@ -250,22 +252,42 @@ impl Session {
     }
 
     /// What to say to parameters without effect: nothing, but a line in the log, if the listener is lenient.
-    fn odd(&self, odd: &[Odd]) -> Option<Reply> {
-        let (client, listener) = (self.client(), &self.settings.listener);
-        for Odd { parameter, why } in odd {
-            match why {
-                Why::Harmless => {
-                    tracing::debug!(%client, listener, parameter, "a parameter without effect here was ignored")
-                }
-                _ if !self.settings.lenient => return Some(replies::parameter(parameter, why)),
-                Why::Unknown => {
-                    tracing::info!(%client, listener, parameter, "an unknown parameter was ignored")
-                }
-                Why::Malformed(what) => {
-                    tracing::info!(%client, listener, parameter, what, "a malformed parameter was ignored")
-                }
-            }
+    fn odd(&mut self, odd: &[Odd], more: usize) -> Option<Reply> {
+        if !self.settings.lenient {
+            let worst = odd.iter().find(|odd| odd.why != Why::Harmless)?;
+            return Some(replies::parameter(&worst.parameter, &worst.why));
+        }
+        let (client, listener) = (self.client(), self.settings.listener.clone());
+        // The parser keeps one of these at most.
+        for Odd { parameter, .. } in odd.iter().filter(|odd| odd.why == Why::Harmless) {
+            tracing::debug!(%client, listener, parameter, "a parameter without effect here was ignored");
+        }
+        if let Some(parameters) = self.ignored(odd, more) {
+            tracing::info!(%client, listener, parameters, "unknown or malformed parameters were ignored");
         }
         None
+    }
+
+    /// The parameters that are worth a line in the log, until there were so many lines that they only fill the disk.
+    pub(super) fn ignored(&mut self, odd: &[Odd], more: usize) -> Option<String> {
+        if self.odd_told >= MAX_ODD_TOLD || odd.iter().all(|odd| odd.why == Why::Harmless) {
+            return None;
+        }
+        self.odd_told += 1;
+        let mut told: Vec<String> = odd
+            .iter()
+            .filter_map(|Odd { parameter, why }| match why {
+                Why::Harmless => None,
+                Why::Unknown => Some(format!("{parameter} (unknown)")),
+                Why::Malformed(what) => Some(format!("{parameter} ({what})")),
+            })
+            .collect();
+        if more > 0 {
+            told.push(format!("and {more} more"));
+        }
+        if self.odd_told == MAX_ODD_TOLD {
+            told.push("no more of them are logged for this connection".to_owned());
+        }
+        Some(told.join(", "))
     }
 }
