@@ -61,10 +61,13 @@ impl Input {
         self.buffer.capacity()
     }
 
-    /// Gives an empty buffer's memory back.
+    /// Gives memory back that is far more than what is unread needs.
     pub(super) fn release(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = Vec::new();
+        let unread = self.unread();
+        if unread.is_empty() {
+            *self = Self::default();
+        } else if self.buffer.capacity() > 2 * unread.len() + 512 {
+            *self = Self::new(unread.to_vec());
         }
     }
 
@@ -86,5 +89,24 @@ impl Input {
         self.start = 0;
         self.buffer.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_little_that_is_unread_keeps_little_memory() {
+        let mut input = Input::default();
+        let wire = [&[b'x'; READ_SIZE - 2][..], b"\nA"].concat();
+        input.read(&mut &wire[..]).await.unwrap();
+        input.consume(READ_SIZE - 1);
+        input.release();
+        assert_eq!(input.unread(), b"A");
+        assert!(input.capacity() <= 512, "{}", input.capacity());
+        input.consume(1);
+        input.release();
+        assert_eq!(input.capacity(), 0);
     }
 }
