@@ -134,6 +134,14 @@ impl Session {
                 ),
             )),
             // RFC 4954 §6.
+            _ if self.settings.access.auth == AuthMode::Required && self.is_overheard() => Some(Reply::new(
+                530,
+                7,
+                0,
+                "a login is required here, and TLS before it: switch STARTTLS and SMTP authentication on in the \
+                 device, with a user name and password of this bridge",
+            )),
+            // RFC 4954 §6.
             _ if self.settings.access.auth == AuthMode::Required => Some(Reply::new(
                 530,
                 7,
@@ -148,7 +156,7 @@ impl Session {
     /// The lines of the reply to EHLO.
     pub(super) fn offer_login(&self, reply: Reply) -> Reply {
         let access = &self.settings.access;
-        if access.auth == AuthMode::Off {
+        if access.auth == AuthMode::Off || self.is_overheard() {
             return reply;
         }
         let reply = reply.line("AUTH PLAIN LOGIN");
@@ -159,9 +167,22 @@ impl Session {
         }
     }
 
+    /// True as long as a password would cross the network in the clear although TLS is there to be had: login is then
+    /// neither offered nor taken (RFC 4954 §4, RFC 8314 §3).
+    fn is_overheard(&self) -> bool {
+        self.may_start_tls() && !self.client.is_this_machine()
+    }
+
     /// RFC 4954 §4: once in a session, and not within a message.
     fn not_now(&self) -> Option<Reply> {
-        if self.user().is_some() {
+        if self.is_overheard() {
+            Some(Reply::new(
+                538,
+                7,
+                11,
+                "start TLS first: set the device to STARTTLS, so that the password is not sent in the clear",
+            ))
+        } else if self.user().is_some() {
             Some(Reply::new(
                 503,
                 5,

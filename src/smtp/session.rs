@@ -47,7 +47,7 @@ pub struct SessionSettings {
 #[derive(Debug)]
 pub struct Session {
     pub(super) settings: Arc<SessionSettings>,
-    client: Peer,
+    pub(super) client: Peer,
     greeting: String,
     esmtp: bool,
     pub(super) standing: Standing,
