@@ -6,7 +6,7 @@ use super::field::{Complaint, Field, check_name};
 use super::meaning::{Bind, CertificateFiles, Listener, TlsMode};
 use super::reader::Section;
 use super::sections::GRAPH_LIMIT;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) fn listeners(root: &mut Section<'_>) -> Option<Vec<Listener>> {
@@ -222,12 +222,58 @@ fn mode(text: &str) -> Result<u32, Complaint> {
 
 fn network(text: &str) -> Result<IpNet, Complaint> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
+        return Ok(address.to_canonical().into());
     }
-    text.parse::<IpNet>().map(|network| network.trunc()).map_err(|_| {
+    let network = text.parse::<IpNet>().map_err(|_| {
         Complaint::new(
             "is not a network",
             "write an address or a network, as in \"10.0.3.17\", \"10.0.3.0/24\" or \"fd00::/8\"",
         )
+    })?;
+    canonical(network).ok_or_else(|| {
+        Complaint::new(
+            "reaches beyond the IPv4 addresses that are written as IPv6 (::ffff:0:0/96)",
+            "write IPv4 networks as such, as in \"10.0.3.0/24\"",
+        )
     })
+}
+
+/// Clients with IPv4 addresses are known by these in any case, so a network of mapped ones (RFC 4291 §2.5.5.2) means
+/// the IPv4 network. `None` if it reaches beyond them.
+fn canonical(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(mapped) = network else {
+        return Some(network.trunc());
+    };
+    let Some(ipv4) = mapped.addr().to_ipv4_mapped() else {
+        return Some(network.trunc());
+    };
+    let prefix = mapped.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(ipv4, prefix)
+        .ok()
+        .map(|network| IpNet::V4(network).trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_networks_are_those_of_ipv4() {
+        for (text, expected) in [
+            ("::ffff:10.0.3.0/120", Some("10.0.3.0/24")),
+            ("::ffff:10.0.3.7", Some("10.0.3.7/32")),
+            ("::ffff:10.0.3.7/128", Some("10.0.3.7/32")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("::ffff:10.0.3.0/95", None),
+            ("::ffff:10.0.3.0/88", None),
+            ("::ffff:0:0/80", None),
+            ("::/0", Some("::/0")),
+            ("::1", Some("::1/128")),
+            ("fd00::1/8", Some("fd00::/8")),
+            ("10.0.3.7/24", Some("10.0.3.0/24")),
+        ] {
+            let network = network(text).ok().map(|network| network.to_string());
+            assert_eq!(network.as_deref(), expected, "{text}");
+        }
+    }
 }
