@@ -134,6 +134,14 @@ impl Live {
         for BadLine { line, reason } in bad.iter().take(20) {
             tracing::error!(%file, line, reason, "a line of the users file is not understood; the others are in force");
         }
+        let unlike = users.unlike_ours();
+        if let Some(line) = unlike.first() {
+            tracing::warn!(
+                %file, line, hashes = unlike.len(),
+                "password hashes of another cost than ours: the time of an answer tells that these users exist; \
+                 `smtp-oauth-bridge user add NAME` makes new ones"
+            );
+        }
         state.told = None;
         #[cfg(unix)]
         if let Ok(metadata) = fs::metadata(&self.path) {

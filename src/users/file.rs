@@ -12,9 +12,11 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Everybody who may log in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Users {
     by_name: HashMap<String, User>,
+    /// What a password of nobody is compared with.
+    nobody: String,
 }
 
 /// One of them.
@@ -105,6 +107,10 @@ impl Users {
                 Err(reason) => bad.push(BadLine { line: number, reason }),
             }
         }
+        // As costly as ours if any is, else as the first.
+        let like = users.by_name.values();
+        let like = like.min_by_key(|user| (!password::is_as_costly_as_ours(&user.hash), user.line));
+        users.nobody = password::nobody(like.map(|user| user.hash.as_str()));
         (users, bad)
     }
 
@@ -120,6 +126,23 @@ impl Users {
         let mut all: Vec<&User> = self.by_name.values().collect();
         all.sort_by_key(|user| user.line);
         all
+    }
+
+    /// A hash that no password belongs to, for names that nobody has: to compare with it costs as much as with others.
+    #[must_use]
+    pub fn nobody(&self) -> &str {
+        &self.nobody
+    }
+
+    /// The lines whose hashes cost more or less than ours, in their order. How long the answer to a wrong password
+    /// takes then tells that these users exist.
+    #[must_use]
+    pub fn unlike_ours(&self) -> Vec<usize> {
+        let users = self.by_name.values();
+        let unlike = users.filter(|user| !password::is_as_costly_as_ours(&user.hash));
+        let mut lines: Vec<usize> = unlike.map(|user| user.line).collect();
+        lines.sort_unstable();
+        lines
     }
 
     /// True if nobody is in it.
@@ -297,6 +320,12 @@ impl FromStr for Sender {
     }
 }
 
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Users").field(&self.by_name).finish()
+    }
+}
+
 impl fmt::Display for Senders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, sender) in self.0.iter().enumerate() {
@@ -426,5 +455,27 @@ mod tests {
         assert!(
             check_name("a\nb").is_err() && check_name("").is_err() && check_name(&"x".repeat(256)).is_err()
         );
+    }
+
+    #[test]
+    fn nobody_costs_what_ours_cost_and_others_are_named() {
+        let hash = |cost: &str| {
+            format!("$argon2id$v=19${cost}$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")
+        };
+        let (cheap, ours) = (hash("m=64,t=3,p=1"), hash("m=7168,t=5,p=1"));
+        for (text, cost, unlike) in [
+            (String::new(), "$m=7168,t=5,p=1$", vec![]),
+            (
+                format!("a {cheap}\nb {ours}\nc {cheap}"),
+                "$m=7168,t=5,p=1$",
+                vec![1, 3],
+            ),
+            (format!("a {cheap}\nb {cheap}"), "$m=64,t=3,p=1$", vec![1, 2]),
+        ] {
+            let (users, bad) = Users::parse(&text);
+            assert!(bad.is_empty(), "{bad:?}");
+            assert!(users.nobody().contains(cost), "{text}");
+            assert_eq!(users.unlike_ours(), unlike);
+        }
     }
 }

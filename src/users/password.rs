@@ -50,9 +50,13 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
     if password.is_empty() {
         return Err(HashError::EmptyPassword);
     }
+    hash_with(password, MEMORY, PASSES)
+}
+
+fn hash_with(password: &[u8], memory: u32, passes: u32) -> Result<String, HashError> {
     let mut salt = [0; SALT];
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| HashError::NoRandom)?;
-    let params = Params::new(MEMORY, PASSES, 1, Some(OUTPUT)).map_err(|_| HashError::Unknown)?;
+    let params = Params::new(memory, passes, 1, Some(OUTPUT)).map_err(|_| HashError::Unknown)?;
     let salt = SaltString::encode_b64(&salt).map_err(|_| HashError::Unknown)?;
     let output = compute(&params, password, salt.as_salt(), &mut Workspace::default())?;
     let hash = PasswordHash {
@@ -86,6 +90,12 @@ pub(super) fn matches_in(hash: &str, password: &[u8], workspace: &mut Workspace)
 /// Checks that a hash can be used.
 pub(super) fn check_hash(hash: &str) -> Result<(), HashError> {
     parse(hash).map(drop)
+}
+
+/// True if this hash costs as much as one that we make.
+pub(super) fn is_as_costly_as_ours(hash: &str) -> bool {
+    parse(hash)
+        .is_ok_and(|(_, params)| (params.m_cost(), params.t_cost(), params.p_cost()) == (MEMORY, PASSES, 1))
 }
 
 /// A hash that costs as much as `like`, or as one of ours, and that nobody knows a password for: an unknown user is
@@ -139,6 +149,13 @@ fn compute(
     });
     workspace.0.iter_mut().for_each(|block| block.as_mut().zeroize());
     output.map_err(|_| HashError::Unknown)
+}
+
+/// For tests: a hash that costs next to nothing.
+#[cfg(test)]
+pub(super) fn cheap(password: &[u8]) -> String {
+    // No parameter is out of range.
+    hash_with(password, 8, 1).unwrap()
 }
 
 #[cfg(test)]
