@@ -14,9 +14,10 @@ use tokio::sync::Notify;
 /// What the queue runner may ask of the spool. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// Dropped before `writer`, so that the writing connection closes last and leaves no write-ahead log behind.
+    pub(super) reader: Arc<Mutex<QueueReader>>,
     pub(super) disk: Disk,
     pub(super) writer: WriterHandle,
-    pub(super) reader: Arc<Mutex<QueueReader>>,
     pub(super) live: Arc<AtomicU64>,
     pub(super) arrived: Arc<Notify>,
 }
