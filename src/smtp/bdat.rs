@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(chunked) => chunked,
             None => Box::new(Chunked::begin(&self.surroundings.intake)),
         });
-        let mut left = octets;
+        let (mut left, mut told) = (octets, false);
         let mut patience = Patience::Message(Instant::now(), 0);
         while left > 0 {
             let unread = self.input.unread();
@@ -75,9 +75,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.input.consume(here);
             left -= here as u64;
-            if left > 0
-                && let Err(end) = self.hear_more(&mut patience).await
-            {
+            if left == 0 {
+                break;
+            }
+            let heard = match &message {
+                Ok(_) => self.hear_more(&mut patience).await,
+                Err(_) => match self.not_wanted(if told { 0 } else { left }) {
+                    Ok(()) => {
+                        told = true;
+                        self.hear_unwanted(&mut patience).await
+                    }
+                    end => end,
+                },
+            };
+            if let Err(end) = heard {
                 let so_far = message.map_or(octets - left, |open| open.octets());
                 self.surroundings.maillog.lost(self.client(), so_far);
                 return Err(end);

@@ -6,7 +6,7 @@ use super::crowd::{Capacity, Guest};
 use super::data::{DataReader, Decoded};
 use super::desk::Desk;
 use super::input::Input;
-use super::patience::Patience;
+use super::patience::{self, Patience};
 use super::rates::Rates;
 use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
 use super::tls::{self, Wire};
@@ -24,7 +24,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
@@ -45,6 +45,8 @@ const WAITED: Duration = Duration::from_secs(3);
 
 /// So many refusals of one connection are logged, until it sends a good message.
 const MAX_REFUSALS_LOGGED: u32 = 100;
+/// Octets that cannot become a message any more, until one is accepted. Whoever sends more is sent away.
+const MAX_UNWANTED: u64 = 4 << 30;
 /// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
 const MAX_GATHERED: usize = 8 * 1024;
 
@@ -82,6 +84,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         chunked: None,
         guest,
         refusals: 0,
+        unwanted: 0,
         surroundings,
     };
     let end = connection.run().await;
@@ -99,6 +102,8 @@ pub(super) struct Connection<S> {
     pub(super) guest: Guest,
     /// How many were logged since the last message that was accepted.
     pub(super) refusals: u32,
+    /// Octets that were not wanted, since the last message that was accepted.
+    unwanted: u64,
     pub(super) surroundings: Arc<Surroundings>,
 }
 
@@ -115,6 +120,8 @@ pub(super) enum End {
     TimedOut,
     /// It took longer than it may when connections run short.
     Crowded,
+    /// What it sends and nobody wants has no end.
+    Endless,
     /// We stop.
     Stopping,
     /// The client speaks TLS, and we do not.
@@ -179,12 +186,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 action,
                 refused,
             } = step;
-            if let Action::CheckLogin(login) = action {
-                if let Err(end) = Box::pin(self.check_login(login)).await {
-                    return end;
-                }
-                continue;
-            }
             if refused {
                 self.log_refusal(&reply.to_string());
             }
@@ -204,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Action::ReadChunk(chunk) => Box::pin(self.receive_chunk(chunk, &reply)).await,
                 Action::Discard(octets) => Box::pin(self.discard(octets, &reply)).await,
-                Action::CheckLogin(_) => Ok(()),
+                Action::CheckLogin(login) => Box::pin(self.check_login(login)).await,
                 Action::Close => {
                     self.say(&reply);
                     Err(End::Closed)
@@ -241,10 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// True if the client has sent something that is no TLS.
+    /// True if the client has sent something that is no TLS, nor the beginning of it.
     fn has_more_than_tls(&self) -> bool {
         let unread = self.input.unread();
-        !unread.is_empty() && !unread.starts_with(&tls::RECORD)
+        !unread.starts_with(&tls::RECORD) && !tls::RECORD.starts_with(unread)
     }
 
     /// TLS begins, with what the client has sent already.
@@ -363,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     client,
                     greeting,
                 );
-                self.refusals = 0;
+                (self.refusals, self.unwanted) = (0, 0);
                 self.session.data_finished(Ok(message.id))
             }
             Err(refusal) => {
@@ -422,13 +423,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if ended {
                 return Ok(draft);
             }
-            self.hear_more(&mut patience).await?;
+            if draft.is_ok() {
+                self.hear_more(&mut patience).await?;
+            } else {
+                self.not_wanted(used as u64)?;
+                self.hear_unwanted(&mut patience).await?;
+            }
         }
     }
 
     /// Reads octets that are not wanted, and answers then.
     async fn discard(&mut self, mut octets: u64, reply: &Reply) -> Result<(), End> {
         let mut patience = Patience::Message(Instant::now(), 0);
+        self.not_wanted(octets)?;
         loop {
             let used = usize::try_from(octets)
                 .unwrap_or(usize::MAX)
@@ -439,8 +446,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.say(reply);
                 return Ok(());
             }
-            self.hear_more(&mut patience).await?;
+            self.hear_unwanted(&mut patience).await?;
         }
+    }
+
+    /// Counts octets that cannot become a message.
+    pub(super) fn not_wanted(&mut self, octets: u64) -> Result<(), End> {
+        self.unwanted = self.unwanted.saturating_add(octets);
+        if self.unwanted > MAX_UNWANTED {
+            return Err(End::Endless);
+        }
+        Ok(())
     }
 
     /// The last words.
@@ -476,6 +492,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     "connections run short and this one was idle or slow, closing it: try again",
                 ));
             }
+            End::Endless => self.say(&Reply::new(
+                421,
+                3,
+                4,
+                format!(
+                    "more than {} GiB came that cannot be taken, closing the connection: send a smaller message",
+                    MAX_UNWANTED >> 30
+                ),
+            )),
             End::Stopping => self.say(&Reply::new(
                 421,
                 3,
@@ -510,20 +535,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         reply.write_to(&mut self.output);
     }
 
-    /// Sends the replies that have gathered.
+    /// Sends the replies that have gathered. Who does not take them is not waited for longer than an idle client
+    /// where connections run short, and hardly at all when we stop.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.output.is_empty() {
             return Ok(());
         }
         let output = std::mem::take(&mut self.output);
-        let sent = timeout(REPLY_TIMEOUT, async {
-            self.stream.write_all(&output).await?;
-            self.stream.flush().await
-        });
-        match sent.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::Broken(error)),
-            Err(_) => Err(End::Broken(io::ErrorKind::TimedOut.into())),
+        let (stream, guest, stop) = (&mut self.stream, &self.guest, &self.surroundings.stop);
+        let sent = async {
+            stream.write_all(&output).await?;
+            stream.flush().await
+        };
+        let start = Instant::now();
+        let patience = async {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return sleep(CLOSE_TIMEOUT).await,
+                    () = sleep(patience::LOOK) => {}
+                }
+                let waited = start.elapsed();
+                if waited >= REPLY_TIMEOUT || (waited >= patience::IDLE && guest.is_crowded()) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = sent => sent.map_err(End::Broken),
+            // Nothing can be said to a client that does not listen.
+            () = patience => Err(End::Broken(io::ErrorKind::TimedOut.into())),
         }
     }
 

@@ -20,6 +20,7 @@ struct World {
     server: JoinHandle<()>,
     writes: Arc<AtomicUsize>,
     spool: Spool,
+    stop: CancellationToken,
     _directory: tempfile::TempDir,
 }
 
@@ -31,6 +32,8 @@ impl World {
     fn with(guest: Guest) -> Self {
         let (spool, directory) = spool();
         let (client, stream) = duplex(1024 * 1024);
+        let surroundings = surroundings(&spool);
+        let stop = surroundings.stop.clone();
         let writes = Arc::new(AtomicUsize::new(0));
         let stream = Counting {
             stream,
@@ -41,13 +44,14 @@ impl World {
             Peer::from(IpAddr::from([192, 0, 2, 1])),
             Vec::new(),
             guest,
-            surroundings(&spool),
+            surroundings,
         ));
         Self {
             client,
             server,
             writes,
             spool,
+            stop,
             _directory: directory,
         }
     }
@@ -200,6 +204,70 @@ async fn where_connections_run_short_a_slow_message_makes_room() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wants_does_not_hold_up_the_end_of_the_daemon() {
+    let large = "x".repeat(2000);
+    let begin = "MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n";
+    for text in [
+        "BDAT 1000000\r\n".to_owned(),
+        format!("{begin}DATA\r\n{large}"),
+        format!("{begin}BDAT 1000000\r\n{large}"),
+    ] {
+        let mut world = World::new();
+        world.say(&text).await;
+        advance(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        world.stop.cancel();
+        let end = world.hear_the_end().await;
+        assert!(
+            end.ends_with("421 4.3.2 the bridge is shutting down, try again later\r\n"),
+            "{end}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_wants_and_has_no_end_comes_to_one() {
+    let begin = "MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n";
+    let large = "x".repeat(2000);
+    for text in [
+        "BDAT 99999999999999999999\r\n".to_owned(),
+        format!("{begin}BDAT 99999999999999999999\r\n{large}"),
+    ] {
+        let mut world = World::new();
+        world.say(&text).await;
+        let end = world.hear_the_end().await;
+        assert!(end.contains("421 4.3.4 more than 4 GiB"), "{end}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_replies_is_not_waited_for() {
+    for (guest, stops, seconds) in [
+        (crowded(), false, 30),
+        (Guest::alone(), true, 5),
+        (Guest::alone(), false, REPLY_TIMEOUT.as_secs()),
+    ] {
+        let (spool, _directory) = spool();
+        let (client, stream) = duplex(16);
+        let surroundings = surroundings(&spool);
+        let stop = surroundings.stop.clone();
+        let peer = Peer::from(IpAddr::from([192, 0, 2, 1]));
+        let start = Instant::now();
+        if stops {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                stop.cancel();
+            });
+        }
+        serve_client(stream, peer, Vec::new(), guest, surroundings).await;
+        let waited = start.elapsed().as_secs();
+        assert!(waited <= seconds && waited > seconds / 3, "{waited} {seconds}");
+        drop(client);
+    }
+}
+
 #[tokio::test]
 async fn commands_without_end_come_to_one() {
     let mut world = World::new();
@@ -252,6 +320,7 @@ async fn an_endless_line_needs_bounded_memory() {
         chunked: None,
         guest: Guest::alone(),
         refusals: 0,
+        unwanted: 0,
         surroundings,
     };
     let talk = async {

@@ -35,6 +35,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.hear(Instant::now() + DATA_TIMEOUT, patience).await
     }
 
+    /// The next piece of something that nobody waits for: not worth a moment when we stop.
+    pub(super) async fn hear_unwanted(&mut self, patience: &mut Patience) -> Result<(), End> {
+        let stop = self.surroundings.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(End::Stopping),
+            heard = self.hear_more(patience) => heard,
+        }
+    }
+
     /// Has a login checked and answers. An answer of no waits, and longer each time.
     pub(super) async fn check_login(&mut self, login: Login) -> Result<(), End> {
         self.flush().await?;
