@@ -8,13 +8,13 @@ use super::desk::Desk;
 use super::input::Input;
 use super::patience::{self, Patience};
 use super::rates::Rates;
-use super::session::{Action, DataError, Incoming, Session, SessionSettings, Step};
+use super::refusal::Refusal;
+use super::session::{Action, Incoming, Session, SessionSettings, Step};
 use super::tls::{self, Wire};
 use super::waiting::heard;
 use crate::config::TlsMode;
 use crate::mail::Peer;
 use crate::mail::Reply;
-use crate::spool::AcceptError;
 use crate::spool::Draft;
 use crate::spool::Intake;
 use crate::telemetry::Maillog;
@@ -579,32 +579,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 /// What it means that no TLS came.
 const SILENT: &str = "the device did not go on with it: perhaps it has no encryption switched on, and waits for a \
                       greeting; if it cannot have it, use a listener with another `tls`";
-
-/// Why a message is not taken.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    TooLarge,
-    Spool(AcceptError),
-}
-
-impl Refusal {
-    pub(super) fn error(&self) -> DataError {
-        match self {
-            Self::TooLarge => DataError::TooLarge,
-            Self::Spool(AcceptError::Full(_)) => DataError::Full,
-            Self::Spool(AcceptError::Header(_)) => DataError::Header,
-            Self::Spool(AcceptError::Disk(_)) => DataError::Disk,
-        }
-    }
-
-    /// The reply as the log has it: the operator learns more than the client.
-    fn told(&self, reply: &Reply) -> String {
-        match self {
-            Self::TooLarge => reply.to_string(),
-            Self::Spool(error) => format!("{reply} ({error})"),
-        }
-    }
-}
 
 #[cfg(test)]
 #[path = "connection_tests.rs"]

@@ -42,6 +42,7 @@ mod parameters;
 mod patience;
 pub mod proxy;
 mod rates;
+mod refusal;
 mod replies;
 mod seldom;
 mod session;
