@@ -100,7 +100,7 @@ fn no_file_is_too_long_without_a_reason() {
 }
 
 #[test]
-fn only_the_database_room_speaks_sql_and_only_the_spool_touches_its_files() {
+fn only_the_database_room_speaks_sql() {
     for (room, path, source) in sources() {
         let sql = code_lines(&source).any(|(_, line)| line.contains("rusqlite"));
         assert!(
