@@ -10,7 +10,7 @@
 //! 5  smtp  delivery    strangers to each other: they meet only in the spool
 //! 4  upstream   the ways out: Graph
 //! 3  spool  oauth  policy  users
-//! 2  config  db  explain  http  shutdown  telemetry
+//! 2  config  db  explain  files  http  shutdown  telemetry
 //! 1  clock
 //! 0  mail       the words
 //! ```
@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod db;
 pub mod delivery;
 pub mod explain;
+pub mod files;
 pub mod http;
 pub mod mail;
 pub mod oauth;

@@ -6,12 +6,11 @@ use super::{runtime, say, surroundings};
 use crate::clock::Clock;
 use crate::config::{self, Loaded};
 use crate::daemon::Daemon;
+use crate::files::write_private;
 use crate::sandbox::{Sandbox, Settings, Tenant};
 use crate::shutdown;
 use crate::telemetry::log;
 use secrecy::ExposeSecret;
-use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
@@ -79,9 +78,9 @@ impl Behind {
     /// Writes a configuration for a bridge in front of this sandbox, and loads it as any other.
     pub(super) fn configuration(&self, smtp: SocketAddr) -> Result<Loaded, Failure> {
         let secret = self.directory.join("client.secret");
-        write_private(&secret, self.tenant.client_secret.expose_secret())?;
+        write(&secret, self.tenant.client_secret.expose_secret())?;
         let path = self.directory.join("bridge.toml");
-        write_private(&path, &self.configuration_text(smtp, &secret))?;
+        write(&path, &self.configuration_text(smtp, &secret))?;
         // The sandbox is for trying out: variables that are meant for a real bridge do not count here.
         let surroundings = config::Surroundings {
             machine_name: "localhost".to_owned(),
@@ -160,15 +159,9 @@ impl Behind {
     }
 }
 
-fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| Failure::system(format!("{} cannot be written: {error}", path.display())))
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::system(format!("{} cannot be written: {error}", path.display()));
+    write_private(path, text.as_bytes()).map_err(failed)
 }
 
 /// A TOML basic string.

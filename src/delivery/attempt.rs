@@ -55,7 +55,7 @@ impl Context {
         self.unwritten.load(Ordering::Relaxed)
     }
 
-    /// Puts a part aside for a person, if the spool can be written; else it is met again.
+    /// Puts a part aside for a person, if the spool can be written; else it is met again at the next start.
     pub(super) async fn put_aside(&self, part: PartId) {
         if let Err(error) = self.store.hold(part).await {
             tracing::error!(id = %part.message, %error, "the damaged record could not be put aside");

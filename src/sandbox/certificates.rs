@@ -6,6 +6,7 @@
 
 use super::SandboxError;
 use crate::clock::Clock;
+use crate::files::{make_private_directory, write_private};
 use crate::mail::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
@@ -16,7 +17,6 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Certificates {
         if let Some(config) = read(directory, &provider, now) {
             return Ok(Self { ca_file, config });
         }
-        make_directory(directory)
+        make_private_directory(directory)
             .map_err(|error| SandboxError::Directory(directory.display().to_string(), error))?;
         make(directory, now)?;
         let config = read(directory, &provider, now).ok_or(SandboxError::Certificate)?;
@@ -86,10 +86,10 @@ fn make(directory: &Path, now: Timestamp) -> Result<(), SandboxError> {
     let (ca, certificate, key) = sign(now).map_err(|_| SandboxError::Certificate)?;
     let end = now.plus(LIFETIME).millis();
     // The key goes first and the certificate with the end last: what is half written is not read.
-    write(&directory.join("server.key"), key.as_bytes())
-        .and_then(|()| write(&directory.join("ca.pem"), ca.as_bytes()))
+    write_private(&directory.join("server.key"), key.as_bytes())
+        .and_then(|()| write_private(&directory.join("ca.pem"), ca.as_bytes()))
         .and_then(|()| {
-            write(
+            write_private(
                 &directory.join("server.pem"),
                 format!("{END}{end}\n{certificate}").as_bytes(),
             )
@@ -139,31 +139,6 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp) {
     params.not_before = now.saturating_sub(DAY.try_into().unwrap_or_default());
     params.not_after = now.saturating_add(LIFETIME.try_into().unwrap_or_default());
     params.distinguished_name = rcgen::DistinguishedName::new();
-}
-
-fn make_directory(directory: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-/// Writes `path` whole or not at all, readable by its owner only.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::certificate::CertificateError;
 use crate::config::CertificateFiles;
+use crate::files::{make_private_directory, write_private};
 use crate::mail::Timestamp;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
@@ -9,9 +10,8 @@ use rcgen::{
 };
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -67,9 +67,9 @@ impl OwnCertificate {
         let end = now.plus(LIFETIME).millis();
         let certificate = format!("{END}{end}\n{NAME}{}\n{certificate}", self.hostname);
         // The key goes first and the certificate with the end last: what is half written is not good.
-        make_directory(&self.directory)
-            .and_then(|()| write(&self.files.key, key.as_bytes()))
-            .and_then(|()| write(&self.files.certificate, certificate.as_bytes()))
+        make_private_directory(&self.directory)
+            .and_then(|()| write_private(&self.files.key, key.as_bytes()))
+            .and_then(|()| write_private(&self.files.certificate, certificate.as_bytes()))
             .map_err(|error| failed(error.to_string()))?;
         tracing::info!(
             certificate = %self.files.certificate.display(),
@@ -157,31 +157,6 @@ fn local_ipv6(if_inet6: &str) -> BTreeSet<Ipv6Addr> {
         .collect()
 }
 
-fn make_directory(directory: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-/// Writes `path` whole or not at all, readable by its owner only.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +181,7 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode(&own.files.key), 0o600);
             assert_eq!(mode(&inside), 0o700);
         }

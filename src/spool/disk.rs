@@ -1,5 +1,6 @@
 //! Every step that touches a file of the spool. SQLite's own files are its own business.
 
+use crate::files::make_private_directory;
 use crate::mail::QueueId;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -21,11 +22,11 @@ impl Disk {
         let disk = Self {
             root: root.to_owned(),
         };
-        create_private_dir(root)?;
-        create_private_dir(&disk.corrupt())?;
-        create_private_dir(&root.join("body"))?;
+        make_private_directory(root)?;
+        make_private_directory(&disk.corrupt())?;
+        make_private_directory(&root.join("body"))?;
         for shard in 0..64 {
-            create_private_dir(&disk.shard(shard))?;
+            make_private_directory(&disk.shard(shard))?;
         }
         sync_dir(&root.join("body"))?;
         sync_dir(root)?;
@@ -191,14 +192,6 @@ fn private() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
-}
-
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 /// Makes the names in a directory durable. Windows has no such call, and does it by itself.

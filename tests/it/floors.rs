@@ -9,7 +9,15 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["mail"],
     &["clock"],
-    &["config", "db", "explain", "http", "shutdown", "telemetry"],
+    &[
+        "config",
+        "db",
+        "explain",
+        "files",
+        "http",
+        "shutdown",
+        "telemetry",
+    ],
     &["oauth", "policy", "spool", "users"],
     &["upstream"],
     &["delivery", "smtp"],
