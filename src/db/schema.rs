@@ -48,7 +48,7 @@ impl From<DbError> for OpenError {
 }
 
 /// One step for each schema version, only ever added to. `PRAGMA user_version` counts the steps taken.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// Ids are the 16 bytes of a [`QueueId`](crate::mail::QueueId), times milliseconds since the epoch, durations
 /// milliseconds.
@@ -115,6 +115,46 @@ const VERSION_2: &str = "
     ALTER TABLE message ADD COLUMN ret INTEGER;                        -- 0 FULL, 1 HDRS, NULL not said
     ALTER TABLE recipient ADD COLUMN notify INTEGER;                   -- 0 NEVER, or 1 SUCCESS + 2 FAILURE + 4 DELAY
     ALTER TABLE recipient ADD COLUMN orcpt TEXT;                       -- type;address, decoded
+";
+
+/// What history, pauses, pacing, reports and alerts keep beside the messages.
+const VERSION_3: &str = "
+    -- What the history has not been told yet: written by the transaction that made it true, taken by id.
+    CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
+
+    -- Accounts whose mail is accepted and not sent, because an administrator said so; '' stands for all.
+    CREATE TABLE pause (account TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+    -- How many recipients a mailbox has sent to in each hour (milliseconds / 3,600,000), for its daily limit.
+    CREATE TABLE sent (
+        cloud      TEXT NOT NULL,
+        mailbox    TEXT NOT NULL,
+        hour       INTEGER NOT NULL,
+        recipients INTEGER NOT NULL,
+        PRIMARY KEY (cloud, mailbox, hour)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Who was told of which cause, and how many reports were held back since: no more than one an hour.
+    CREATE TABLE reported (
+        recipient TEXT NOT NULL,
+        cause     TEXT NOT NULL,
+        since     INTEGER NOT NULL,
+        held_back INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (recipient, cause)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Alerts that were raised and are not over.
+    CREATE TABLE alert (
+        name  TEXT PRIMARY KEY,                    -- what it is about, e.g. 'account broken: office'
+        since INTEGER NOT NULL,
+        told  INTEGER NOT NULL,                    -- when somebody was told last
+        text  TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    ALTER TABLE message ADD COLUMN report INTEGER NOT NULL DEFAULT 0;      -- 1: a report of ours
+    ALTER TABLE message ADD COLUMN message_id TEXT;                        -- of its header, once planned
+    ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
+    ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it is held or behind a broken account
 ";
 
 /// Brings the schema up to date. Forward only, in one transaction.
