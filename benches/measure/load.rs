@@ -7,7 +7,6 @@ use rustls::{ClientConfig, RootCertStore};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -71,28 +70,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.say(b"EHLO client.test\r\n", b'2').await
     }
 
-    async fn message(&mut self, text: &[u8]) -> io::Result<()> {
+    /// One message; the time from its final dot to the answer.
+    async fn message(&mut self, text: &[u8]) -> io::Result<Duration> {
         self.say(b"MAIL FROM:<scanner@example.org>\r\n", b'2').await?;
         self.say(b"RCPT TO:<ann@example.net>\r\n", b'2').await?;
         self.say(b"DATA\r\n", b'3').await?;
-        self.say(text, b'2').await
+        self.stream.write_all(text).await?;
+        let dot = Instant::now();
+        self.hear(b'2').await?;
+        Ok(dot.elapsed())
     }
 }
 
-/// A message of 4 KiB with its final dot.
-fn text() -> Vec<u8> {
+/// A message of so many octets, with its final dot.
+fn text(size: usize) -> Vec<u8> {
     let mut text = b"From: scanner@example.org\r\nTo: ann@example.net\r\nSubject: bench\r\n\r\n".to_vec();
-    while text.len() < SIZE {
+    while text.len() < size {
         text.extend_from_slice(b"0123456789012345678901234567890123456789012345678901234567890123456789\r\n");
     }
     text.extend_from_slice(b".\r\n");
     text
 }
 
-/// So many sessions send one message after the other; the messages that were acknowledged.
+/// So many sessions send one message of 4 KiB after the other; the messages that were acknowledged.
 pub(crate) async fn throughput(port: u16, sessions: usize, time: Duration) -> Outcome<u64> {
-    let text = Arc::new(text());
-    let count = Arc::new(AtomicU64::new(0));
+    Ok(acknowledged(port, sessions, SIZE, time).await?.len() as u64)
+}
+
+/// So many sessions send one message of `size` octets after the other. For each that was acknowledged in time, how long
+/// that took from its final dot.
+pub(crate) async fn acknowledged(
+    port: u16,
+    sessions: usize,
+    size: usize,
+    time: Duration,
+) -> Outcome<Vec<Duration>> {
+    let text = Arc::new(text(size));
     let mut tasks = JoinSet::new();
     let mut clients = Vec::new();
     for _ in 0..sessions {
@@ -102,19 +115,20 @@ pub(crate) async fn throughput(port: u16, sessions: usize, time: Duration) -> Ou
     }
     let end = Instant::now() + time;
     for mut client in clients {
-        let (text, count) = (text.clone(), count.clone());
+        let text = text.clone();
         tasks.spawn(async move {
-            while let Ok(done) = timeout_at(end, client.message(&text)).await {
-                done?;
-                count.fetch_add(1, Ordering::Relaxed);
+            let mut waits = Vec::new();
+            while let Ok(waited) = timeout_at(end, client.message(&text)).await {
+                waits.push(waited?);
             }
-            Ok::<_, io::Error>(())
+            Ok::<_, io::Error>(waits)
         });
     }
+    let mut waits = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        done??;
+        waits.extend(done??);
     }
-    Ok(count.load(Ordering::Relaxed))
+    Ok(waits)
 }
 
 /// Connects so many at once; those that were greeted in time, and how long that took.
@@ -184,7 +198,7 @@ pub(crate) async fn slow(port: u16, connections: usize) -> JoinSet<()> {
 
 /// How long whole transactions take, from connecting to the answer to QUIT, one after the other; sorted.
 pub(crate) async fn transactions(port: u16, time: Duration) -> Vec<Duration> {
-    let (text, end) = (text(), Instant::now() + time);
+    let (text, end) = (text(SIZE), Instant::now() + time);
     let mut taken = Vec::new();
     while Instant::now() < end {
         let start = Instant::now();

@@ -1,14 +1,18 @@
-//! How fast the listener is and what it costs, beside mailin-embedded with the same work: see `benches/listener`.
+//! How fast the listener is and what it costs, beside mailin-embedded with the same work: see `benches/listener`. And how
+//! fast messages are acknowledged and relayed, beside Postfix (`queue`): see `benches/queue`.
 //!
 //! The servers run in processes of their own (`serve KIND DIRECTORY THREADS`), so that their CPU and memory can be told
 //! from the load's. The load is closed-loop: a session sends its next command when it has heard the last answer.
 
 mod load;
+mod postfix;
 mod process;
+mod queue;
 mod report;
 mod servers;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Anything that goes wrong ends the run: numbers of half a run mean nothing.
@@ -21,7 +25,9 @@ struct Plan {
     /// Measurements of each; the median is reported, with the lowest and the highest.
     rounds: usize,
     /// Where "disk" is.
-    disk: std::path::PathBuf,
+    disk: PathBuf,
+    /// The program itself, for what is measured of the whole of it.
+    program: PathBuf,
 }
 
 fn main() -> Outcome<()> {
@@ -35,6 +41,7 @@ fn main() -> Outcome<()> {
         ["serve", kind, directory, threads] => {
             servers::serve(&runtime, kind, directory.as_ref(), threads.parse()?)
         }
+        ["queue", options @ ..] => runtime.block_on(queue::run(&plan(options)?)),
         options => runtime.block_on(report::run(&plan(options)?)),
     }
 }
@@ -44,13 +51,19 @@ fn plan(mut options: &[&str]) -> Outcome<Plan> {
         seconds: Duration::from_secs(2),
         rounds: 3,
         disk: std::env::temp_dir(),
+        program: PathBuf::from("target/release/smtp-oauth-bridge"),
     };
     while let [name, value, rest @ ..] = options {
         match *name {
             "--seconds" => plan.seconds = Duration::from_secs_f64(value.parse()?),
             "--rounds" => plan.rounds = value.parse::<usize>()?.max(1),
             "--disk" => plan.disk = value.into(),
-            _ => return Err(format!("{name}: only --seconds, --rounds and --disk are known").into()),
+            "--program" => plan.program = value.into(),
+            _ => {
+                return Err(
+                    format!("{name}: only --seconds, --rounds, --disk and --program are known").into(),
+                );
+            }
         }
         options = rest;
     }

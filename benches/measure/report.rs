@@ -229,7 +229,7 @@ async fn siege(plan: &Plan) -> Outcome<()> {
 }
 
 /// The value that so much of a sorted list lies below, in milliseconds.
-fn quantile(sorted: &[Duration], share: f64) -> String {
+pub(crate) fn quantile(sorted: &[Duration], share: f64) -> String {
     let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
     match sorted.get(at) {
         Some(&time) if time != Duration::MAX => format!("{:.2}", time.as_secs_f64() * 1e3),
@@ -238,7 +238,7 @@ fn quantile(sorted: &[Duration], share: f64) -> String {
 }
 
 /// The median: of an even number of values what lies between the two in the middle.
-fn middle(mut values: Vec<f64>) -> f64 {
+pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.get(values.len() / 2).copied().unwrap_or_default();
     let lower = values.get(values.len().saturating_sub(1) / 2).copied();

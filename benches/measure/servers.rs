@@ -51,6 +51,9 @@ pub(crate) fn serve(runtime: &Runtime, kind: &str, directory: &Path, threads: u3
     Ok(())
 }
 
+/// Larger than anything that is sent here, whatever an upstream would take.
+const MAX_MESSAGE_SIZE: u64 = 100_000_000;
+
 /// The listener of the bridge and its spool, as the daemon starts them; nothing is delivered.
 fn bridge(runtime: &Runtime, directory: &Path, tls: bool) -> Outcome<()> {
     let secret = directory.join("secret");
@@ -59,7 +62,10 @@ fn bridge(runtime: &Runtime, directory: &Path, tls: bool) -> Outcome<()> {
         .replace("DIRECTORY", &directory.display().to_string())
         .replace("TLS", if tls { "implicit" } else { "off" });
     let loaded = config::parse(&text, &directory.join("bridge.toml"), &Surroundings::default())?;
-    let config = loaded.config;
+    let mut config = loaded.config;
+    for listener in &mut config.listeners {
+        listener.max_message_size = MAX_MESSAGE_SIZE;
+    }
     let clock = Clock::machine();
     let mut premises = smtp::Premises::new(
         config.hostname.clone(),
@@ -119,7 +125,7 @@ async fn sessions(listener: TcpListener) {
     let settings = Arc::new(SessionSettings {
         hostname: "bench.test".to_owned(),
         listener: "bench".to_owned(),
-        max_message_size: 2_900_000,
+        max_message_size: MAX_MESSAGE_SIZE,
         lenient: true,
         access: Access::default(),
         starttls: false,
