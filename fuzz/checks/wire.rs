@@ -130,6 +130,13 @@ impl Wire {
                 if !self.skipping {
                     self.line.extend_from_slice(here);
                     self.skipping = self.line.len() > self.session.longest_line(&self.line);
+                    if self.skipping && self.session.may_begin_chunk(&self.line) {
+                        let (used, step) = (here.len(), self.session.chunk_lost());
+                        // However it came, it is said about the line as a whole.
+                        self.at = self.at + used - self.line.len();
+                        self.act(step);
+                        return (used, false);
+                    }
                 }
                 (here.len(), end.is_some())
             }

@@ -1,9 +1,10 @@
 //! The keys of `[[listener]]` that say who may do how much, and which networks make an open relay.
 
 use super::field::Field;
-use super::meaning::{Access, AuthMode, Bind, TlsMode};
+use super::meaning::{Access, AuthMode, BareNewline, Bind, TlsMode};
 use super::reader::Section;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::time::Duration;
 
 /// What an administrator writes who really wants an open relay. Nobody writes it by accident.
 const CONFIRMATION: &str = "anybody may send mail in our name";
@@ -11,6 +12,9 @@ const CONFIRMATION: &str = "anybody may send mail in our name";
 /// So many public IPv4 addresses (a /8), or IPv6 addresses (a /16), are not somebody's devices any more.
 const MANY_IPV4: u64 = 1 << 24;
 const MANY_IPV6: u128 = 1 << 112;
+
+/// The longest delay of a greeting.
+const MAX_GREETING_DELAY: Duration = Duration::from_secs(30);
 
 /// Networks that nobody can come from through the Internet (RFC 6890), in the order of their size.
 const PRIVATE_IPV4: [Ipv4Net; 6] = [
@@ -39,12 +43,24 @@ pub(super) fn access(
     });
     let messages_per_minute = section.defaulted("messages_per_minute", "0", rate);
     let recipients_per_minute = section.defaulted("recipients_per_minute", "0", rate);
+    let greeting_delay = section.defaulted("greeting_delay", r#""0s""#, greeting_delay);
+    let bare_newline = section.defaulted("bare_newline", r#""normalize""#, |field| {
+        field.choice(
+            &[
+                ("normalize", BareNewline::Normalize),
+                ("reject", BareNewline::Reject),
+            ],
+            &[],
+        )
+    });
     Some(Access {
         auth: auth?,
         old_auth_line: old_auth_line?,
         max_connections_per_client: max_connections_per_client?,
         messages_per_minute: messages_per_minute?,
         recipients_per_minute: recipients_per_minute?,
+        greeting_delay: greeting_delay?,
+        bare_newline: bare_newline?,
     })
 }
 
@@ -135,6 +151,18 @@ fn auth(field: &Field<'_>, bind: Option<&[Bind]>, tls: Option<TlsMode>) -> Optio
         );
     }
     Some(mode)
+}
+
+fn greeting_delay(field: Field<'_>) -> Option<Duration> {
+    let delay = field.duration()?;
+    if delay > MAX_GREETING_DELAY {
+        return field.refuse(
+            "is more than 30 seconds",
+            "write \"4s\" or less: devices wait only a few seconds for a greeting, and each client that waits \
+             takes one of max_connections",
+        );
+    }
+    Some(delay)
 }
 
 /// So many a minute; 0 is no limit.

@@ -77,7 +77,7 @@ pub struct Listener {
     pub access: Access,
 }
 
-/// Who may do how much at a listener. `Default` is for tests: no login, and no limit.
+/// Who may do how much at a listener, and how well they must behave. `Default` is for tests: no login, and no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Whether clients log in (RFC 4954).
@@ -90,6 +90,10 @@ pub struct Access {
     pub messages_per_minute: u32,
     /// How many recipients it may name in a minute; 0 is no limit.
     pub recipients_per_minute: u32,
+    /// How long the greeting waits for a client that does not, and is refused; zero: it does not wait.
+    pub greeting_delay: Duration,
+    /// What becomes of line ends other than CRLF.
+    pub bare_newline: BareNewline,
 }
 
 impl Default for Access {
@@ -100,8 +104,19 @@ impl Default for Access {
             max_connections_per_client: usize::MAX,
             messages_per_minute: 0,
             recipients_per_minute: 0,
+            greeting_delay: Duration::ZERO,
+            bare_newline: BareNewline::Normalize,
         }
     }
+}
+
+/// What becomes of a message with line ends other than CRLF, which RFC 5321 §2.3.8 forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BareNewline {
+    /// They become CRLF.
+    Normalize,
+    /// The message is refused.
+    Reject,
 }
 
 /// Whether clients log in.

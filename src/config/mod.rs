@@ -18,9 +18,9 @@ mod tests;
 mod units;
 
 pub use meaning::{
-    Access, Account, AuthMode, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery, Endpoint,
-    Endpoints, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain, Provider, Spool, Tenant, Tls,
-    TlsMode, Transport, Users,
+    Access, Account, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
+    Endpoint, Endpoints, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain, Provider, Spool,
+    Tenant, Tls, TlsMode, Transport, Users,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};

@@ -168,7 +168,9 @@ fn every_key_means_something() {
             old_auth_line: true,
             max_connections_per_client: 5,
             messages_per_minute: 30,
-            recipients_per_minute: 300
+            recipients_per_minute: 300,
+            greeting_delay: Duration::from_secs(4),
+            bare_newline: BareNewline::Reject,
         }
     );
     assert_eq!(config.users.file, Path::new("tests/config/good/people"));

@@ -6,7 +6,8 @@ use super::chunk::ChunkReader;
 use super::connection::{Connection, End};
 use super::patience::Patience;
 use super::refusal::Refusal;
-use super::session::Chunk;
+use super::session::{Chunk, SessionSettings};
+use crate::config::BareNewline;
 use crate::mail::Reply;
 use crate::spool::Draft;
 use crate::spool::Intake;
@@ -34,17 +35,25 @@ impl Chunked {
     }
 
     /// Adds octets of a chunk.
-    async fn take(&mut self, mut octets: &[u8], limit: u64) -> Result<(), Refusal> {
+    async fn take(&mut self, mut octets: &[u8], settings: &SessionSettings) -> Result<(), Refusal> {
         while let Some(text) = self.reader.next(&mut octets) {
-            Self::write(&mut self.draft, text, limit).await?;
+            Self::write(&mut self.draft, text, settings.max_message_size).await?;
         }
-        Ok(())
+        self.check_line_ends(settings, false)
     }
 
     /// The draft of the whole message.
-    async fn finish(mut self, limit: u64) -> Result<Draft, Refusal> {
-        Self::write(&mut self.draft, self.reader.finish(), limit).await?;
+    async fn finish(mut self, settings: &SessionSettings) -> Result<Draft, Refusal> {
+        self.check_line_ends(settings, true)?;
+        Self::write(&mut self.draft, self.reader.finish(), settings.max_message_size).await?;
         Ok(self.draft)
+    }
+
+    fn check_line_ends(&self, settings: &SessionSettings, whole: bool) -> Result<(), Refusal> {
+        match settings.access.bare_newline {
+            BareNewline::Reject if self.reader.has_bare_line_ends(whole) => Err(Refusal::BareNewline),
+            _ => Ok(()),
+        }
     }
 
     async fn write(draft: &mut Draft, text: &[u8], limit: u64) -> Result<(), Refusal> {
@@ -59,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads a chunk to its end and answers: with `reply` if it is not the last and nothing is wrong.
     pub(super) async fn receive_chunk(&mut self, chunk: Chunk, reply: &Reply) -> Result<(), End> {
         let Chunk { octets, incoming } = chunk;
-        let limit = self.surroundings.settings.max_message_size;
+        let settings = self.surroundings.settings.clone();
         let mut message = Ok(match self.chunked.take() {
             Some(chunked) => chunked,
             None => Box::new(Chunked::begin(&self.surroundings.intake)),
@@ -70,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let unread = self.input.unread();
             let here = usize::try_from(left).unwrap_or(usize::MAX).min(unread.len());
             if let Ok(open) = &mut message
-                && let Err(refusal) = open.take(unread.get(..here).unwrap_or_default(), limit).await
+                && let Err(refusal) = open.take(unread.get(..here).unwrap_or_default(), &settings).await
             {
                 message = Err(refusal);
             }
@@ -106,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.say(&reply);
             }
             (Ok(open), Some(incoming)) => {
-                let draft = open.finish(limit).await;
+                let draft = open.finish(&settings).await;
                 self.conclude(draft, *incoming).await;
             }
             (Err(refusal), Some(incoming)) => self.conclude(Err(refusal), *incoming).await,

@@ -11,6 +11,7 @@ use memchr::memchr2;
 #[derive(Debug, Default)]
 pub struct ChunkReader {
     state: State,
+    bare: bool,
 }
 
 /// What came before the next octet.
@@ -51,6 +52,8 @@ impl ChunkReader {
                 (State::Cr, _) => (State::LineStart, CRLF, false),
                 (State::CrCr, _) => (State::LineStart, b"\r\n\r\n", false),
             };
+            // Whatever decodes to a line end without being one.
+            self.bare |= text.contains(&b'\n') && !matches!((self.state, octet), (State::Cr, b'\n'));
             self.state = state;
             if used {
                 *input = rest;
@@ -59,6 +62,13 @@ impl ChunkReader {
                 return Some(text);
             }
         }
+    }
+
+    /// True if a CR or LF came that was not part of `<CR><LF>`, which RFC 5321 §2.3.8 forbids. A CR at the end of
+    /// what was read so far counts, if that is said to be `whole`.
+    #[must_use]
+    pub fn has_bare_line_ends(&self, whole: bool) -> bool {
+        self.bare || matches!((self.state, whole), (State::CrCr, _) | (State::Cr, true))
     }
 
     /// What is still to be added after the last octet of the last chunk.
@@ -103,6 +113,31 @@ mod tests {
     use super::super::data::{DataReader, Decoded};
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn bare_line_ends_are_noticed() {
+        for (message, so_far, whole) in [
+            ("a\r\nb", false, false),
+            ("a\r\n\r\n", false, false),
+            ("", false, false),
+            ("a\r", false, true),
+            ("\n", true, true),
+            ("a\nb\r\n", true, true),
+            ("a\rb\r\n", true, true),
+            ("a\r\r", true, true),
+            ("a\r\r\n", true, true),
+            ("a\r\n\nb", true, true),
+        ] {
+            for size in [1, 2, 100] {
+                let mut reader = ChunkReader::new();
+                for mut piece in message.as_bytes().chunks(size) {
+                    while reader.next(&mut piece).is_some() {}
+                }
+                let found = [false, true].map(|whole| reader.has_bare_line_ends(whole));
+                assert_eq!(found, [so_far, whole], "{message:?} by {size}");
+            }
+        }
+    }
 
     fn by_chunks(message: &[u8], sizes: &[usize]) -> Vec<u8> {
         let (mut reader, mut stored, mut rest) = (ChunkReader::new(), Vec::new(), message);

@@ -74,7 +74,7 @@ pub(super) struct Bdat {
 pub(super) enum CommandError {
     /// No such command, or an empty line.
     Unknown,
-    /// DATA with an argument.
+    /// DATA or STARTTLS (RFC 3207 §4) with an argument.
     NoArguments,
     /// BDAT that does not say how many octets follow. Nobody knows then where the next command is.
     ChunkSize,
@@ -141,6 +141,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
     } else if is("HELP") {
         Command::Help
     } else if is("STARTTLS") {
+        if !rest.is_empty() {
+            return Err(CommandError::NoArguments);
+        }
         Command::StartTls
     } else if is("AUTH") {
         Command::Auth
@@ -153,6 +156,12 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
     } else {
         return Err(CommandError::Unknown);
     })
+}
+
+/// True if a line that begins like this is BDAT, or may be: the octets that follow it are no commands.
+pub(super) fn may_be_chunk(beginning: &[u8]) -> bool {
+    let (verb, _) = split_word(beginning.trim_ascii_start());
+    verb.is_empty() || verb.eq_ignore_ascii_case(b"BDAT")
 }
 
 fn mail(rest: &[u8]) -> Result<Mail, CommandError> {
@@ -275,6 +284,21 @@ fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_bdat() {
+        for (beginning, may) in [
+            ("BDAT 1", true),
+            (" \tbdat", true),
+            ("BDAT\r\n", true),
+            ("    ", true),
+            ("BDATA 1", false),
+            ("XBDAT 1", false),
+            ("MAIL", false),
+        ] {
+            assert_eq!(may_be_chunk(beginning.as_bytes()), may, "{beginning:?}");
+        }
+    }
 
     #[test]
     fn paths_as_devices_write_them() {

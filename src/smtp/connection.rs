@@ -11,7 +11,7 @@ use super::rates::Rates;
 use super::refusal::Refusal;
 use super::session::{Action, Incoming, Session, SessionSettings, Step};
 use super::tls::{self, Wire};
-use super::waiting::heard;
+use crate::config::BareNewline;
 use crate::config::TlsMode;
 use crate::mail::Peer;
 use crate::mail::Reply;
@@ -24,7 +24,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
@@ -37,9 +37,6 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take for a TLS handshake: old devices reckon for seconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the greeting of a listener with STARTTLS waits for a client that begins with TLS instead: it would take
-/// the greeting for TLS, and give up.
-const GREETING_DELAY: Duration = Duration::from_millis(100);
 /// Who is silent for so long on a listener with implicit TLS, and leaves, has waited for a greeting.
 const WAITED: Duration = Duration::from_secs(3);
 
@@ -116,6 +113,8 @@ pub(super) enum End {
     Left,
     /// The network, or the client went away rudely.
     Broken(io::Error),
+    /// The client did not wait for a greeting that is delayed.
+    Early,
     /// The client took too long.
     TimedOut,
     /// It took longer than it may when connections run short.
@@ -136,6 +135,8 @@ enum Line {
     Whole(usize),
     /// One that was thrown away.
     TooLong,
+    /// One too long that may be BDAT.
+    LostChunk,
     /// None: TLS.
     Tls,
 }
@@ -171,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     step
                 }
                 Ok(Line::TooLong) => self.session.line_too_long(),
+                Ok(Line::LostChunk) => self.session.chunk_lost(),
                 Ok(Line::Tls) => match Box::pin(self.start_tls()).await {
                     Ok(()) => continue,
                     Err(end) => return end,
@@ -217,39 +219,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// What comes before the greeting: TLS, on a listener where it is implicit, or with a client that begins with it.
-    async fn before_greeting(&mut self) -> Result<(), End> {
-        match self.surroundings.tls {
-            TlsMode::Off => return Ok(()),
-            TlsMode::Implicit => return self.start_tls().await,
-            TlsMode::StartTls => {}
-        }
-        let deadline = Instant::now() + GREETING_DELAY;
-        let stop = self.surroundings.stop.clone();
-        while tls::RECORD.starts_with(self.input.unread()) && self.input.unread().len() < tls::RECORD.len() {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(End::Stopping),
-                read = timeout_at(deadline, self.input.read(&mut self.stream)) => match read {
-                    Err(_) => return Ok(()),
-                    read => heard(read)?,
-                },
-            }
-        }
-        if self.input.unread().starts_with(&tls::RECORD) {
-            self.start_tls().await?;
-        }
-        Ok(())
-    }
-
-    /// True if the client has sent something that is no TLS, nor the beginning of it.
-    fn has_more_than_tls(&self) -> bool {
-        let unread = self.input.unread();
-        !unread.starts_with(&tls::RECORD) && !tls::RECORD.starts_with(unread)
-    }
-
     /// TLS begins, with what the client has sent already.
-    async fn start_tls(&mut self) -> Result<(), End> {
+    pub(super) async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
         let Some(certificate) = self.surroundings.certificate.clone() else {
             return Err(End::Tls);
@@ -307,13 +278,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let longest = self.session.longest_line(unread);
             let end = memchr::memchr(b'\n', unread.get(searched..).unwrap_or_default());
-            match end.map(|at| searched + at + 1) {
-                Some(octets) if skipping || octets > longest => {
+            let line = end.map(|at| searched + at + 1);
+            let is_too_long = line.unwrap_or(unread.len()) > longest;
+            if is_too_long && !skipping && self.session.may_begin_chunk(unread) {
+                return Ok(Line::LostChunk);
+            }
+            match line {
+                Some(octets) if skipping || is_too_long => {
                     self.input.consume(octets);
                     return Ok(Line::TooLong);
                 }
                 Some(octets) => return Ok(Line::Whole(octets)),
-                None if skipping || unread.len() > longest => {
+                None if skipping || is_too_long => {
                     self.input.consume(unread.len());
                     skipping = true;
                     searched = 0;
@@ -398,6 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut draft = Ok(self.surroundings.intake.begin());
         let mut reader = DataReader::new();
         let mut patience = Patience::Message(Instant::now(), 0);
+        let rejects_bare = self.surroundings.settings.access.bare_newline == BareNewline::Reject;
         loop {
             let unread = self.input.unread();
             let mut rest = unread;
@@ -420,6 +397,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             let used = unread.len() - rest.len();
             self.input.consume(used);
+            if rejects_bare && reader.has_bare_line_ends() && draft.is_ok() {
+                draft = Err(Refusal::BareNewline);
+            }
             if ended {
                 return Ok(draft);
             }
@@ -472,6 +452,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             End::Broken(error) => {
                 tracing::debug!(client = %client.address, listener = client.listener, %error, "the connection broke");
+            }
+            End::Early => {
+                // RFC 5321 §3.1: 554 in place of the greeting.
+                let reply = Reply::new(
+                    554,
+                    5,
+                    1,
+                    "you spoke before the greeting, which this listener does not allow: let your program wait for it, \
+                     or set greeting_delay = \"0s\" for this listener of the bridge",
+                );
+                self.log_refusal(&reply.to_string());
+                self.say(&reply);
             }
             End::TimedOut => self.say(&Reply::new(
                 421,

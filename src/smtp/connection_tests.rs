@@ -30,9 +30,13 @@ impl World {
     }
 
     fn with(guest: Guest) -> Self {
+        Self::at(guest, Access::default())
+    }
+
+    fn at(guest: Guest, access: Access) -> Self {
         let (spool, directory) = spool();
         let (client, stream) = duplex(1024 * 1024);
-        let surroundings = surroundings(&spool);
+        let surroundings = surroundings(&spool, access);
         let stop = surroundings.stop.clone();
         let writes = Arc::new(AtomicUsize::new(0));
         let stream = Counting {
@@ -98,8 +102,11 @@ fn spool() -> (Spool, tempfile::TempDir) {
     (Spool::open(&settings, Clock::machine()).unwrap(), directory)
 }
 
-fn surroundings(spool: &Spool) -> Arc<Surroundings> {
-    let settings = SessionSettings::sample();
+fn surroundings(spool: &Spool, access: Access) -> Arc<Surroundings> {
+    let settings = SessionSettings {
+        access,
+        ..SessionSettings::sample()
+    };
     Arc::new(Surroundings {
         settings: Arc::new(settings),
         intake: spool.intake(),
@@ -111,6 +118,37 @@ fn surroundings(spool: &Spool) -> Arc<Surroundings> {
         tls: TlsMode::Off,
         certificate: None,
     })
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_greeting_is_delayed_who_cannot_wait_is_refused() {
+    let delay = Duration::from_secs(4);
+    let world = || {
+        let access = Access {
+            greeting_delay: delay,
+            ..Access::default()
+        };
+        World::at(Guest::alone(), access)
+    };
+    let (mut patient, start) = (world(), Instant::now());
+    assert!(patient.hear(1).await[0].starts_with("220 "));
+    assert_eq!(start.elapsed(), delay);
+    patient.say("QUIT\r\n").await;
+    assert!(patient.hear_the_end().await.starts_with("221 "));
+
+    let (mut hasty, start) = (world(), Instant::now());
+    advance(delay / 2).await;
+    hasty.say("E").await;
+    let heard = hasty.hear(1).await;
+    assert!(heard[0].starts_with("554 5.5.1 "), "{heard:?}");
+    assert_eq!(start.elapsed(), delay / 2);
+    assert_eq!(hasty.hear_the_end().await, "");
+
+    let (stopped, start) = (world(), Instant::now());
+    tokio::task::yield_now().await;
+    stopped.stop.cancel();
+    assert!(stopped.hear_the_end().await.starts_with("421 4.3.2 "));
+    assert!(start.elapsed() < delay);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +289,7 @@ async fn a_client_that_takes_no_replies_is_not_waited_for() {
     ] {
         let (spool, _directory) = spool();
         let (client, stream) = duplex(16);
-        let surroundings = surroundings(&spool);
+        let surroundings = surroundings(&spool, Access::default());
         let stop = surroundings.stop.clone();
         let peer = Peer::from(IpAddr::from([192, 0, 2, 1]));
         let start = Instant::now();
@@ -302,7 +340,7 @@ async fn an_endless_line_needs_bounded_memory() {
     let (spool, _directory) = spool();
     let (mut client, stream) = duplex(64 * 1024);
     let session = Session::new(
-        surroundings(&spool).settings.clone(),
+        surroundings(&spool, Access::default()).settings.clone(),
         Peer::from(IpAddr::from([192, 0, 2, 1])),
     );
     let (input, output, client_address) = (
@@ -310,7 +348,7 @@ async fn an_endless_line_needs_bounded_memory() {
         Vec::new(),
         Peer::from(IpAddr::from([192, 0, 2, 1])),
     );
-    let surroundings = surroundings(&spool);
+    let surroundings = surroundings(&spool, Access::default());
     let mut connection = Connection {
         stream: Wire::Plain(stream),
         client: client_address,
@@ -343,7 +381,7 @@ async fn an_idle_connection_costs_little() {
         Peer::from(IpAddr::from([192, 0, 2, 1])),
         Vec::new(),
         Guest::alone(),
-        surroundings(&spool),
+        surroundings(&spool, Access::default()),
     );
     assert!(size_of_val(&idle) < 2048, "{}", size_of_val(&idle));
 }

@@ -18,6 +18,7 @@ use memchr::memchr2;
 #[derive(Debug, Default)]
 pub struct DataReader {
     state: State,
+    bare: bool,
 }
 
 /// What [`DataReader::next`] found.
@@ -90,6 +91,8 @@ impl DataReader {
                 (State::DotCr, _) => (State::Text, b".\r\n", false),
                 (State::Ended, _) => return Decoded::End,
             };
+            // Whatever decodes to a line end without being one.
+            self.bare |= text.contains(&b'\n') && !matches!((self.state, octet), (State::Cr, b'\n'));
             self.state = state;
             if used {
                 *input = rest;
@@ -98,6 +101,12 @@ impl DataReader {
                 return Decoded::Text(text);
             }
         }
+    }
+
+    /// True if a CR or LF came that was not part of `<CR><LF>`, which RFC 5321 §2.3.8 forbids.
+    #[must_use]
+    pub fn has_bare_line_ends(&self) -> bool {
+        self.bare
     }
 
     /// Ordinary text: as many octets as go through unchanged. The first is neither CR nor LF, nor a dot that counts.
@@ -277,6 +286,37 @@ mod tests {
                 let (read, rest) = read(wire.as_bytes(), &[size]);
                 assert_eq!(String::from_utf8(read).unwrap(), message, "{wire:?} by {size}");
                 assert_eq!(rest, Some(Vec::new()), "{wire:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn bare_line_ends_are_noticed(message in nasty(), sizes in prop::collection::vec(1usize..9, 1..5)) {
+            let mut wire = stuff(&message);
+            wire.extend_from_slice(b".\r\n");
+            let without_pairs = wire.windows(2).fold((Vec::new(), false), |(mut rest, skip), pair| {
+                let is_pair = !skip && pair == b"\r\n";
+                if !skip && !is_pair {
+                    rest.push(pair[0]);
+                }
+                (rest, is_pair)
+            }).0;
+            let expected = without_pairs.iter().any(|octet| matches!(octet, b'\r' | b'\n'));
+            for sizes in [&sizes[..], &[1], &[usize::MAX / 2]] {
+                let (mut reader, mut at) = (DataReader::new(), 0_usize);
+                for size in sizes.iter().cycle() {
+                    let end = at.saturating_add(*size).min(wire.len());
+                    let mut piece = &wire[at..end];
+                    while let Decoded::Text(_) = reader.next(&mut piece) {}
+                    at = end;
+                    if at == wire.len() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(reader.has_bare_line_ends(), expected);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! | `proxy` | the PROXY header of a load balancer; no I/O |
 //! | `connection` | one client: reading, writing, timeouts; any stream |
 //! | `bdat` | the pieces of a message that comes by BDAT |
+//! | `greeting` | the part of it before the greeting |
 //! | `waiting` `desk` | the parts of it that wait for the client, and that answer the session's questions |
 //! | `input` | what was read and not yet used |
 //! | `tls` | a stream that can begin TLS, and its failures in plain words |
@@ -32,6 +33,7 @@ mod connection;
 mod crowd;
 mod data;
 mod desk;
+mod greeting;
 mod holder;
 mod host;
 mod input;

@@ -8,6 +8,7 @@ use crate::spool::AcceptError;
 #[derive(Debug)]
 pub(super) enum Refusal {
     TooLarge,
+    BareNewline,
     Spool(AcceptError),
 }
 
@@ -15,6 +16,7 @@ impl Refusal {
     pub(super) fn error(&self) -> DataError {
         match self {
             Self::TooLarge => DataError::TooLarge,
+            Self::BareNewline => DataError::BareNewline,
             Self::Spool(AcceptError::Full(_)) => DataError::Full,
             Self::Spool(AcceptError::Header(_)) => DataError::Header,
             Self::Spool(AcceptError::Disk(_)) => DataError::Disk,
@@ -24,7 +26,7 @@ impl Refusal {
     /// The reply as the log has it: the operator learns more than the client.
     pub(super) fn told(&self, reply: &Reply) -> String {
         match self {
-            Self::TooLarge => reply.to_string(),
+            Self::TooLarge | Self::BareNewline => reply.to_string(),
             Self::Spool(error) => format!("{reply} ({error})"),
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn no_memory() -> Reply {
         452,
         3,
         1,
-        "too many recipients of all clients at the moment: send to the others in another message",
+        "too many recipients of all clients at the moment: try again later, or send to the others in another message",
     )
 }
 
@@ -65,6 +65,18 @@ pub(super) fn header() -> Reply {
              between header and text",
             MAX_HEADER_BLOCK / 1024
         ),
+    )
+}
+
+/// Line ends that are forbidden by RFC 5321 §2.3.8, on a listener that refuses them: a rule of its operator (§4.2.2:
+/// 550 is for these) about the content (RFC 3463 §3.7: 6.0).
+pub(super) fn bare_newline() -> Reply {
+    Reply::new(
+        550,
+        6,
+        0,
+        "the message has line ends other than <CR><LF>: correct them in the program that sends it, or set \
+         bare_newline = \"normalize\" for this listener of the bridge",
     )
 }
 

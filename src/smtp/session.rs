@@ -115,6 +115,8 @@ pub struct Incoming {
 pub enum DataError {
     /// Larger than the limit.
     TooLarge,
+    /// Line ends that this listener does not take.
+    BareNewline,
     /// No room in the spool.
     Full,
     /// A header that could never be sent.
@@ -183,6 +185,22 @@ impl Session {
         self.judge(answer(reply))
     }
 
+    /// True if this beginning of a line that is too long may be that of BDAT.
+    #[must_use]
+    pub fn may_begin_chunk(&self, beginning: &[u8]) -> bool {
+        !self.is_login(beginning) && command::may_be_chunk(beginning)
+    }
+
+    /// What to do about such a line: how long the chunk behind it is stands in what was not kept.
+    pub fn chunk_lost(&mut self) -> Step {
+        self.judge(close(Reply::new(
+            500,
+            5,
+            2,
+            "the line is too long, and if it is BDAT nobody knows where the next command is, closing the connection",
+        )))
+    }
+
     /// TLS has begun. Everything that was said before it is forgotten (RFC 3207 §4.2): it may have been said by
     /// somebody on the way.
     pub fn tls_started(&mut self) {
@@ -222,6 +240,7 @@ impl Session {
                 Reply::new(250, 0, 0, format!("Ok: queued as {id}"))
             }
             Err(DataError::TooLarge) => self.too_large(),
+            Err(DataError::BareNewline) => replies::bare_newline(),
             Err(DataError::Full) => replies::full(),
             Err(DataError::Header) => replies::header(),
             Err(DataError::Disk) => Reply::new(
@@ -391,7 +410,7 @@ impl Session {
 fn refuse_line(error: &CommandError) -> Step {
     match error {
         CommandError::Unknown => answer(Reply::new(500, 5, 2, "this is not a command that is known here")),
-        CommandError::NoArguments => answer(Reply::new(501, 5, 4, "DATA takes no argument")),
+        CommandError::NoArguments => answer(Reply::new(501, 5, 4, "this command takes no argument")),
         // The octets of that chunk would be taken for commands.
         CommandError::ChunkSize => close(Reply::new(
             501,

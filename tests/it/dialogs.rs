@@ -4,7 +4,7 @@ mod client;
 
 use client::Client;
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::config::{Access, AuthMode, Bind, Listener, TlsMode};
+use smtp_oauth_bridge::config::{Access, AuthMode, BareNewline, Bind, Listener, TlsMode};
 use smtp_oauth_bridge::mail::{BodyType, QueueId, Recipient, Timestamp};
 use smtp_oauth_bridge::smtp::{self, Premises, Services};
 use smtp_oauth_bridge::spool::{Slots, Spool, SpoolSettings};
@@ -126,6 +126,8 @@ fn parse(text: &str) -> Result<Dialog, String> {
                 "recipients_per_minute",
                 "auth",
                 "old_auth_line",
+                "bare_newline",
+                "greeting_delay",
                 "user",
                 "lenient",
                 "spool_max_size",
@@ -259,6 +261,13 @@ async fn run(dialog: &Dialog, trickle: bool, shared: &mut Shared) -> Result<(), 
                 };
             }
             "old_auth_line" => listener.access.old_auth_line = true,
+            "bare_newline" => {
+                listener.access.bare_newline = match value.as_str() {
+                    "reject" => BareNewline::Reject,
+                    _ => return Err(format!(":{n}: not what becomes of line ends")),
+                };
+            }
+            "greeting_delay" => listener.access.greeting_delay = Duration::from_millis(number()?),
             "user" => {
                 let mut words = value.split(' ');
                 let (Some(name), Some(password)) = (words.next(), words.next()) else {
