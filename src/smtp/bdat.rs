@@ -3,7 +3,8 @@
 //! The length of a chunk says where the next command is, so every octet of it is read, whatever becomes of the message.
 
 use super::chunk::ChunkReader;
-use super::connection::{Connection, End};
+use super::connection::Connection;
+use super::farewell::End;
 use super::patience::Patience;
 use super::refusal::Refusal;
 use super::session::{Chunk, SessionSettings};

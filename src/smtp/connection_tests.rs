@@ -3,15 +3,17 @@
 use super::super::crowd::Crowd;
 use super::super::input::READ_SIZE;
 use super::super::patience;
+use super::super::waiting::{DATA_TIMEOUT, REPLY_TIMEOUT};
 use super::*;
 use crate::clock::Clock;
 use crate::config::Access;
 use crate::spool::{Slots, Spool, SpoolSettings};
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::advance;
 

@@ -1,6 +1,7 @@
 //! The part of a connection before its greeting: TLS that begins at once, and clients that cannot wait.
 
-use super::connection::{Connection, End};
+use super::connection::Connection;
+use super::farewell::End;
 use super::tls;
 use super::waiting::heard;
 use crate::config::TlsMode;

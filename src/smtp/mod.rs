@@ -2,13 +2,13 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `listener` | accepting clients, limits, the end |
+//! | `listener` `premises` | listeners: opening them, and the end |
+//! | `entrance` | accepting clients within the limits |
 //! | `socket` | opening TCP and Unix sockets and those of systemd; `holder`: which program is in the way |
 //! | `proxy` | the PROXY header of a load balancer; no I/O |
 //! | `connection` | one client: reading, writing, timeouts; any stream |
-//! | `bdat` | the pieces of a message that comes by BDAT |
-//! | `greeting` | the part of it before the greeting |
-//! | `waiting` `desk` | the parts of it that wait for the client, and that answer the session's questions |
+//! | `greeting` `handshake` `receiving` `bdat` `farewell` | its parts before the greeting, where TLS begins, that read a message, or its pieces by BDAT, and that end it |
+//! | `waiting` `desk` | its parts that wait for the client, and that answer the session's questions |
 //! | `input` | what was read and not yet used |
 //! | `tls` | a stream that can begin TLS, and its failures in plain words |
 //! | `certificate` | reading certificates again when they change; `own_certificate`: making one |
@@ -33,7 +33,10 @@ mod connection;
 mod crowd;
 mod data;
 mod desk;
+mod entrance;
+mod farewell;
 mod greeting;
+mod handshake;
 mod holder;
 mod host;
 mod input;
@@ -42,8 +45,10 @@ mod login;
 mod own_certificate;
 mod parameters;
 mod patience;
+mod premises;
 pub mod proxy;
 mod rates;
+mod receiving;
 mod refusal;
 mod replies;
 mod seldom;
@@ -59,7 +64,8 @@ pub use chunk::ChunkReader;
 pub use crowd::Capacity;
 pub use data::{DataReader, Decoded};
 pub use host::{Addressing, Host};
-pub use listener::{Bound, Premises, Services, bind, serve};
+pub use listener::{Bound, Services, bind, serve};
+pub use premises::Premises;
 pub use session::{
     Action, Chunk, DataError, Incoming, MAX_BAD, MAX_BAD_IN_A_ROW, MAX_COMMANDS, MAX_RECIPIENTS, Session,
     SessionSettings, Step,

@@ -1,13 +1,20 @@
 //! The part of a connection that waits: for the client, and for the verdict on a login.
 
-use super::connection::{Connection, DATA_TIMEOUT, End};
+use super::connection::Connection;
+use super::farewell::{CLOSE_TIMEOUT, End};
 use super::patience::{self, Patience};
 use super::session::{Action, Step};
 use crate::users::Login;
 use crate::users::Verdict;
 use std::io;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long it may take for the next piece of a message (RFC 5321 §4.5.3.2.5).
+pub(super) const DATA_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+/// How long it may take to take our replies.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads once, until the deadline, or as long as there is patience with this client.
@@ -25,6 +32,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if read.is_ok() || now >= deadline {
                 return heard(read);
             }
+        }
+    }
+
+    /// Sends the replies that have gathered. Who does not take them is not waited for longer than an idle client
+    /// where connections run short, and hardly at all when we stop.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let output = std::mem::take(&mut self.output);
+        let (stream, guest, stop) = (&mut self.stream, &self.guest, &self.surroundings.stop);
+        let sent = async {
+            stream.write_all(&output).await?;
+            stream.flush().await
+        };
+        let start = Instant::now();
+        let patience = async {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return sleep(CLOSE_TIMEOUT).await,
+                    () = sleep(patience::LOOK) => {}
+                }
+                let waited = start.elapsed();
+                if waited >= REPLY_TIMEOUT || (waited >= patience::IDLE && guest.is_crowded()) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = sent => sent.map_err(End::Broken),
+            // Nothing can be said to a client that does not listen.
+            () = patience => Err(End::Broken(io::ErrorKind::TimedOut.into())),
         }
     }
 
@@ -52,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let checked = async {
             let verdict = self.surroundings.logins.judge(self.client, login).await;
             if let Verdict::Wrong { wait, .. } = &verdict {
-                tokio::time::sleep(*wait).await;
+                sleep(*wait).await;
             }
             verdict
         };
