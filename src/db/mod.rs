@@ -8,7 +8,7 @@ pub mod record;
 mod schema;
 mod writing;
 
-pub use reading::{Agenda, Lane, Parts, QueueReader, Slots};
+pub use reading::{Agenda, Lane, LaneCounts, Parts, QueueReader, Slots};
 pub use schema::OpenError;
 pub use writing::{Ending, QueueWriter};
 

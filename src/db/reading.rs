@@ -34,6 +34,19 @@ pub struct Lane {
     pub mailbox: String,
 }
 
+/// How many parts a lane has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// Which lane.
+    pub lane: Lane,
+    /// Still to be delivered, those under way included.
+    pub waiting: u64,
+    /// Waiting for a person.
+    pub held: u64,
+    /// Ended, with a recipient who did not get it.
+    pub failed: u64,
+}
+
 /// What the queue has to do now, and when to look again.
 #[derive(Clone, Debug, Default)]
 pub struct Agenda {
@@ -94,7 +107,7 @@ impl QueueReader {
             )?,
             ..Agenda::default()
         };
-        for lane in self.lanes()? {
+        for lane in self.waiting_lanes()? {
             let wanted = slots(&lane);
             if wanted.take > 0 {
                 let Parts { whole, damaged } = self.due_in(&lane, now, wanted)?;
@@ -173,11 +186,45 @@ impl QueueReader {
     /// # Errors
     /// SQLite's.
     pub fn totals(&self) -> Result<(u64, u64), DbError> {
-        Ok(self.connection.query_row(
-            "SELECT coalesce(sum(size), 0), count(*) FROM message",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?)
+        Ok(self
+            .connection
+            .query_row("SELECT octets, messages FROM total", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?)
+    }
+
+    /// Every lane that has parts, with how many there are in each state.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn lanes(&self) -> Result<Vec<LaneCounts>, DbError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT account, mailbox, waiting, held, failed FROM lane ORDER BY account, mailbox",
+        )?;
+        let counts = statement.query_map([], |row| {
+            Ok(LaneCounts {
+                lane: Lane {
+                    account: row.get(0)?,
+                    mailbox: row.get(1)?,
+                },
+                waiting: row.get(2)?,
+                held: row.get(3)?,
+                failed: row.get(4)?,
+            })
+        })?;
+        Ok(counts.collect::<Result<_, _>>()?)
+    }
+
+    /// Which accounts an administrator has paused, and since when; the empty name stands for all.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pauses(&self) -> Result<Vec<(String, Timestamp)>, DbError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT account, since FROM pause ORDER BY account")?;
+        let pauses = statement.query_map([], |row| Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?))))?;
+        Ok(pauses.collect::<Result<_, _>>()?)
     }
 
     /// Reads every page and compares the tables with their indexes; slow, for suspicious files.
@@ -198,7 +245,7 @@ impl QueueReader {
     }
 
     /// The lanes that have something waiting, by jumping from one to the next in the index.
-    fn lanes(&self) -> Result<Vec<Lane>, DbError> {
+    fn waiting_lanes(&self) -> Result<Vec<Lane>, DbError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT account, mailbox FROM part WHERE state = 0 AND marker IS NULL
              AND (account, mailbox) > (?1, ?2) ORDER BY account, mailbox LIMIT 1",

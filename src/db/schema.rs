@@ -155,6 +155,58 @@ const VERSION_3: &str = "
     ALTER TABLE message ADD COLUMN message_id TEXT;                        -- of its header, once planned
     ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
     ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it is held or behind a broken account
+
+    -- What there is, counted by the triggers below whoever writes: neither a start nor `status` counts a million rows.
+    CREATE TABLE total (
+        only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+        messages INTEGER NOT NULL,
+        octets   INTEGER NOT NULL                  -- of all bodies
+    ) STRICT;
+    INSERT INTO total SELECT 1, count(*), coalesce(sum(size), 0) FROM message;
+    CREATE TRIGGER message_added AFTER INSERT ON message BEGIN
+        UPDATE total SET messages = messages + 1, octets = octets + NEW.size;
+    END;
+    CREATE TRIGGER message_removed AFTER DELETE ON message BEGIN
+        UPDATE total SET messages = messages - 1, octets = octets - OLD.size;
+    END;
+
+    -- The mail of one mailbox through one account, as long as there is any: parts by their state.
+    CREATE TABLE lane (
+        account TEXT NOT NULL,
+        mailbox TEXT NOT NULL,
+        waiting INTEGER NOT NULL,
+        done    INTEGER NOT NULL,
+        held    INTEGER NOT NULL,
+        failed  INTEGER NOT NULL,
+        PRIMARY KEY (account, mailbox)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO lane SELECT account, mailbox, sum(state = 0), sum(state = 1), sum(state = 2), sum(state = 3)
+        FROM part GROUP BY account, mailbox;
+    CREATE TRIGGER part_added AFTER INSERT ON part BEGIN
+        INSERT INTO lane
+            VALUES (NEW.account, NEW.mailbox, NEW.state = 0, NEW.state = 1, NEW.state = 2, NEW.state = 3)
+            ON CONFLICT DO UPDATE SET waiting = waiting + excluded.waiting, done = done + excluded.done,
+                                      held = held + excluded.held, failed = failed + excluded.failed;
+    END;
+    CREATE TRIGGER part_changed AFTER UPDATE OF state ON part WHEN NEW.state <> OLD.state BEGIN
+        UPDATE lane SET waiting = waiting + (NEW.state = 0) - (OLD.state = 0),
+                        done = done + (NEW.state = 1) - (OLD.state = 1),
+                        held = held + (NEW.state = 2) - (OLD.state = 2),
+                        failed = failed + (NEW.state = 3) - (OLD.state = 3)
+            WHERE account = NEW.account AND mailbox = NEW.mailbox;
+    END;
+    CREATE TRIGGER part_removed AFTER DELETE ON part BEGIN
+        UPDATE lane SET waiting = waiting - (OLD.state = 0), done = done - (OLD.state = 1),
+                        held = held - (OLD.state = 2), failed = failed - (OLD.state = 3)
+            WHERE account = OLD.account AND mailbox = OLD.mailbox;
+        DELETE FROM lane
+            WHERE account = OLD.account AND mailbox = OLD.mailbox AND waiting + done + held + failed = 0;
+    END;
+    -- A part keeps its account and mailbox; whoever wants another one makes another part.
+    CREATE TRIGGER part_moved BEFORE UPDATE OF account, mailbox ON part
+        WHEN NEW.account <> OLD.account OR NEW.mailbox <> OLD.mailbox BEGIN
+        SELECT raise(ABORT, 'a part keeps its account and mailbox');
+    END;
 ";
 
 /// Brings the schema up to date. Forward only, in one transaction.

@@ -265,6 +265,29 @@ impl QueueWriter {
         Ok(())
     }
 
+    /// Remembers that the mail of an account is not sent, because an administrator said so at `since`; the empty name
+    /// stands for all. One that is paused already stays so since then.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pause(&mut self, account: &str, since: Timestamp) -> Result<(), DbError> {
+        self.connection
+            .prepare_cached("INSERT INTO pause (account, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute(params![account, since.millis()])?;
+        Ok(())
+    }
+
+    /// Forgets a pause; the empty name forgets all of them.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn resume(&mut self, account: &str) -> Result<(), DbError> {
+        self.connection
+            .prepare_cached("DELETE FROM pause WHERE account = ?1 OR ?1 = ''")?
+            .execute([account])?;
+        Ok(())
+    }
+
     /// Limits the size of the database, as a full disk would.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub(super) struct Gates(HashMap<Gate, Closed>);
 
 /// What a gate stands before.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Gate {
     /// All mail of an account.
     Account(String),
@@ -52,8 +52,22 @@ struct Closed {
     until: Instant,
     probes: u32,
     probing: bool,
-    /// What was told about it last.
-    told: (String, bool),
+    /// Why, and whether a person must act: as it was told last.
+    cause: Cause,
+    broken: bool,
+}
+
+/// A closed gate, as others are told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State<'a> {
+    /// Closed since then.
+    pub(super) since: Instant,
+    /// The next message is tried then.
+    pub(super) until: Instant,
+    /// Why.
+    pub(super) cause: &'a Cause,
+    /// Whether a person must act.
+    pub(super) broken: bool,
 }
 
 /// A change that is worth a line in the log.
@@ -93,6 +107,19 @@ impl Gates {
             .min()
     }
 
+    /// The gates that are closed.
+    pub(super) fn closed(&self) -> impl Iterator<Item = (&Gate, State<'_>)> {
+        self.0.iter().map(|(gate, closed)| {
+            let state = State {
+                since: closed.since,
+                until: closed.until,
+                cause: &closed.cause,
+                broken: closed.broken,
+            };
+            (gate, state)
+        })
+    }
+
     /// Says that a message of `lane` is on its way as a probe.
     pub(super) fn probe_started(&mut self, lane: &Lane) {
         for gate in gates_of(lane) {
@@ -122,7 +149,6 @@ impl Gates {
         errand: Errand,
         now: Instant,
     ) -> Option<Change> {
-        let told = (cause.public.clone(), broken);
         let Some(closed) = self.0.get_mut(&gate) else {
             let wait = pause(cause.retry_after, 0, Duration::ZERO);
             let closed = Closed {
@@ -130,7 +156,8 @@ impl Gates {
                 until: now + wait,
                 probes: 0,
                 probing: false,
-                told,
+                cause: cause.clone(),
+                broken,
             };
             self.0.insert(gate.clone(), closed);
             return Some(Change::Closed(gate, wait));
@@ -144,10 +171,12 @@ impl Gates {
                     .max(now + cause.retry_after.unwrap_or(Duration::ZERO));
             }
         }
-        if closed.told == told {
+        let told = (&closed.cause.public, closed.broken) == (&cause.public, broken);
+        closed.cause = cause.clone();
+        closed.broken = broken;
+        if told {
             return None;
         }
-        closed.told = told;
         Some(Change::Closed(gate, closed.until.saturating_duration_since(now)))
     }
 

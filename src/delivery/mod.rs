@@ -13,12 +13,16 @@
 //! ```
 
 mod attempt;
+mod control;
 mod gates;
 mod plan;
 mod retry;
 mod runner;
 mod settle;
 
+pub use control::{
+    AccountStatus, Attention, Control, ControlError, Health, MailboxStatus, Place, Status, Trouble,
+};
 pub use plan::{Account, Planner};
 pub use retry::Schedule;
 pub use runner::{Runner, Upstreams};

@@ -1,6 +1,9 @@
 //! The loop that decides when something is tried. The only place in this room that waits for time.
 
+mod desk;
+
 use super::attempt::{Context, attempt, interrupted};
+use super::control::{Attention, Control, Desk, Place, Trouble, control};
 use super::gates::{Change, Errand, Gate, Gates, Passage};
 use super::plan::Planner;
 use super::retry::Schedule;
@@ -11,7 +14,7 @@ use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::spool::{Agenda, Lane, Part, PartId, Parts, Slots, Store, StoreError};
 use crate::upstream::Upstream;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -35,6 +38,12 @@ pub struct Runner {
     abandoned: Abandoned,
     /// The time of day at the last look.
     last_look: Option<Timestamp>,
+    /// Accounts whose mail waits because an administrator said so, and since when; the empty name is all of them.
+    paused: BTreeMap<String, Timestamp>,
+    /// Whether the pauses of earlier runs were read; nothing is sent before.
+    pauses_read: bool,
+    desk: Desk,
+    control: Control,
 }
 
 /// What a task is about.
@@ -58,6 +67,9 @@ struct Abandoned {
     messages: HashSet<QueueId>,
     parts: HashSet<PartId>,
 }
+
+/// The name that stands for all accounts among those that are paused; no account has it.
+const ALL: &str = "";
 
 /// Attempts under way at most, over all mailboxes.
 const MAX_ATTEMPTS: usize = 64;
@@ -88,6 +100,7 @@ impl Runner {
         clock: Clock,
         hostname: String,
     ) -> Self {
+        let (control, desk) = control();
         Self {
             context: Context::new(store, schedule, clock, hostname),
             planner,
@@ -98,7 +111,17 @@ impl Runner {
             interrupted_found: false,
             abandoned: Abandoned::default(),
             last_look: None,
+            paused: BTreeMap::new(),
+            pauses_read: false,
+            desk,
+            control,
         }
+    }
+
+    /// A handle for those who want to know, or to pause.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Delivers until `stop`, then lets the attempts under way finish for at most `grace`, and longer only for
@@ -112,8 +135,11 @@ impl Runner {
                 () = self.context.store.arrival() => {}
                 () = tokio::time::sleep_until(wake) => {}
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Some(request) = self.desk.requests.recv() => self.serve(request).await,
             }
         }
+        // Nobody is answered any more.
+        self.desk.requests.close();
         let deadline = Instant::now() + grace;
         loop {
             let deadline = deadline.max(Instant::now() + Duration::from_millis(100));
@@ -135,6 +161,7 @@ impl Runner {
     async fn launch(&mut self) -> Instant {
         let now = self.context.clock.now();
         self.settle_interrupted().await;
+        self.read_pauses().await;
         self.mind_the_clock(now);
         let moment = Instant::now();
         let agenda = match self.agenda(now, moment).await {
@@ -171,7 +198,12 @@ impl Runner {
             }
         }
         let (gates, abandoned) = (self.gates.clone(), self.abandoned.parts.len());
+        let paused: Vec<String> = self.paused.keys().cloned().collect();
+        let all_paused = !self.pauses_read || self.paused.contains_key(ALL);
         let slots = move |lane: &Lane| {
+            if all_paused || paused.contains(&lane.account) {
+                return Slots { take: 0, skip: 0 };
+            }
             let more = busy.get(lane).copied().unwrap_or(0) + abandoned;
             match gates.passage(lane, moment) {
                 Passage::Open => Slots {
@@ -206,7 +238,8 @@ impl Runner {
                 in_lane += usize::from(*other_lane == lane);
             }
         }
-        if in_all >= MAX_ATTEMPTS || self.abandoned.parts.contains(&part.id) {
+        if in_all >= MAX_ATTEMPTS || self.is_paused(&lane.account) || self.abandoned.parts.contains(&part.id)
+        {
             return;
         }
         match self.gates.passage(&lane, moment) {
@@ -361,19 +394,64 @@ impl Runner {
         }
     }
 
+    fn is_paused(&self, account: &str) -> bool {
+        !self.pauses_read || self.paused.contains_key(ALL) || self.paused.contains_key(account)
+    }
+
+    /// Which accounts are paused: asked until it could be read once.
+    async fn read_pauses(&mut self) {
+        if self.pauses_read {
+            return;
+        }
+        match self.context.store.pauses().await {
+            Ok(pauses) => {
+                for (account, since) in pauses {
+                    self.context.maillog.still_paused(&account, since);
+                    self.paused.insert(account, since);
+                }
+                self.pauses_read = true;
+            }
+            Err(error) => {
+                tracing::error!(%error, "it cannot be read which accounts are paused; nothing is sent yet")
+            }
+        }
+    }
+
     fn tell(&self, change: Option<Change>, cause: Option<(&Cause, bool)>) {
         let maillog = self.context.maillog;
         match (change, cause) {
             (Some(Change::Opened(gate, closed_for)), _) => {
                 let (account, mailbox) = named(&gate);
                 maillog.gate_opened(account, mailbox, closed_for);
+                let place = place(&gate);
+                self.call_for(Attention::Well {
+                    place,
+                    after: closed_for,
+                });
             }
             (Some(Change::Closed(gate, probe)), Some((cause, broken))) => {
                 let (account, mailbox) = named(&gate);
                 maillog.gate_closed(account, mailbox, cause, broken, probe);
+                let now = self.context.clock.now();
+                let trouble = Trouble {
+                    since: now,
+                    cause: cause.clone(),
+                    next_probe: now.plus(probe),
+                };
+                let place = place(&gate);
+                self.call_for(if broken {
+                    Attention::Broken { place, trouble }
+                } else {
+                    Attention::Throttled { place, trouble }
+                });
             }
             _ => {}
         }
+    }
+
+    fn call_for(&self, attention: Attention) {
+        // Nobody listens: then nobody has to be told.
+        let _ = self.desk.attention.send(attention);
     }
 
     fn under_way(&self) -> usize {
@@ -388,6 +466,14 @@ fn lane_of(part: &Part) -> Lane {
     Lane {
         account: part.account.clone(),
         mailbox: part.mailbox.to_string(),
+    }
+}
+
+fn place(gate: &Gate) -> Place {
+    let (account, mailbox) = named(gate);
+    Place {
+        account: account.to_owned(),
+        mailbox: mailbox.map(str::to_owned),
     }
 }
 

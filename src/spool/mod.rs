@@ -38,7 +38,7 @@ mod writer;
 pub use crate::db::record::{
     Fate, Message, Next, Origin, Part, PartId, PlannedPart, Progress, RecipientUpdate, Settlement,
 };
-pub use crate::db::{Agenda, Ending, Lane, Parts, Slots};
+pub use crate::db::{Agenda, Ending, Lane, LaneCounts, Parts, Slots};
 pub use body::{Body, BodyError, Pieces};
 pub use envelope_file::{EnvelopeFileError, read_envelope, write_envelope};
 pub use intake::{AcceptError, Draft, Intake, Room};

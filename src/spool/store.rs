@@ -4,7 +4,7 @@ use super::body::{Body, BodyError};
 use super::disk::Disk;
 use super::writer::{Write, WriteError, WriterHandle, Written};
 use crate::db::record::{Message, PartId, PlannedPart, Settlement, Stored};
-use crate::db::{Agenda, DbError, Ending, Lane, Parts, QueueReader, Slots};
+use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +84,22 @@ impl Store {
             .await
     }
 
+    /// Every lane that has parts, with how many there are in each state.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn lanes(&self) -> Result<Vec<LaneCounts>, StoreError> {
+        self.read(QueueReader::lanes).await
+    }
+
+    /// Which accounts an administrator has paused, and since when; the empty name stands for all.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn pauses(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        self.read(QueueReader::pauses).await
+    }
+
     /// Parts whose attempt was under way when the program ended.
     ///
     /// # Errors
@@ -151,6 +167,24 @@ impl Store {
     /// [`StoreError`]
     pub async fn rein_in(&self, now: Timestamp, horizon: Timestamp) -> Result<(), StoreError> {
         self.writer.write(Write::ReinIn(now, horizon)).await?;
+        Ok(())
+    }
+
+    /// Remembers that the mail of an account, or of all (the empty name), is not to be sent.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn pause(&self, account: &str, since: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Write::Pause(account.to_owned(), since)).await?;
+        Ok(())
+    }
+
+    /// Forgets the pause of an account, or every pause (the empty name).
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn resume(&self, account: &str) -> Result<(), StoreError> {
+        self.writer.write(Write::Resume(account.to_owned())).await?;
         Ok(())
     }
 

@@ -27,6 +27,8 @@ pub(super) enum Write {
     Settle(Settlement),
     Hold(PartId),
     ReinIn(Timestamp, Timestamp),
+    Pause(String, Timestamp),
+    Resume(String),
 }
 
 /// What came of it.
@@ -230,6 +232,8 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
         Write::Mark(part, at) => db.mark(*part, *at)?,
         Write::Hold(part) => db.hold(*part)?,
         Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
+        Write::Pause(account, since) => db.pause(account, *since)?,
+        Write::Resume(account) => db.resume(account)?,
         Write::Settle(settlement) => return Ok(Written::Settled(db.settle(settlement)?)),
     }
     Ok(Written::Done)
@@ -243,7 +247,12 @@ impl Ghosts {
                 Write::Accept(message, _) => ghosts.accepted.push(message.id),
                 Write::Mark(part, _) => ghosts.marked.push(*part),
                 // These may be carried out again, with the same result.
-                Write::Plan(..) | Write::Settle(_) | Write::Hold(_) | Write::ReinIn(..) => {}
+                Write::Plan(..)
+                | Write::Settle(_)
+                | Write::Hold(_)
+                | Write::ReinIn(..)
+                | Write::Pause(..)
+                | Write::Resume(_) => {}
             }
         }
         ghosts

@@ -14,6 +14,7 @@
 //! | `uncertain` | nobody knows whether it went | the same |
 //! | `released` | nothing is left to be done; the message is gone from the queue | `age` |
 //! | `dead-letter` | nothing is left to be tried; the message stays | `age` |
+//! | `paused` / `resumed` | an administrator stopped the sending, or lets it go on | `account` |
 //! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
 
 use crate::mail::Address;
@@ -23,6 +24,7 @@ use crate::mail::Envelope;
 use crate::mail::Peer;
 use crate::mail::QueueId;
 use crate::mail::Receipt;
+use crate::mail::Timestamp;
 use std::fmt;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -178,11 +180,30 @@ impl Maillog {
         }
     }
 
+    /// An administrator paused the mail of an account; the empty name is all of them.
+    pub fn paused(&self, account: &str) {
+        warn!(target: "mail", account = or_all(account), "paused: mail is accepted and waits until `resume`");
+    }
+
+    /// It was paused in an earlier run and is so still.
+    pub fn still_paused(&self, account: &str, since: Timestamp) {
+        warn!(target: "mail", account = or_all(account), %since, "still paused: mail is accepted and waits until `resume`");
+    }
+
+    /// An administrator lifted a pause.
+    pub fn resumed(&self, account: &str) {
+        info!(target: "mail", account = or_all(account), "resumed: mail is sent again");
+    }
+
     /// Mail of an account or mailbox flows again.
     pub fn gate_opened(&self, account: &str, mailbox: Option<&str>, closed_for: Duration) {
         let mailbox = mailbox.unwrap_or("all");
         info!(target: "mail", account, mailbox, closed_for = %Seconds(closed_for), "account well: its mail flows again");
     }
+}
+
+fn or_all(account: &str) -> &str {
+    if account.is_empty() { "all" } else { account }
 }
 
 struct List<'a, T>(&'a [T]);
