@@ -37,7 +37,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum User {
-    /// Add a user, or give one a new password
+    /// Add a user, or change one: without --sender its password, with --sender whom it may send as
     Add {
         /// What it logs in as: any name
         name: String,

@@ -27,8 +27,16 @@ pub(super) fn user(config: Option<&Path>, file: Option<PathBuf>, command: User) 
 fn add(file: &Path, name: &str, senders: &[String], from: &PasswordFrom) -> Result<(), Failure> {
     users::check_name(name).map_err(Failure::data)?;
     let given = Senders::new(senders).map_err(Failure::data)?;
-    let password = password::ask(&format!("Password of {name}"), from, true)?;
-    let hash = users::hash(&password).map_err(Failure::data)?;
+    let is_known = || Ok::<_, Failure>(Users::parse(&users::read(file)?).0.get(name).is_some());
+    // Who is only to send as somebody else keeps the password.
+    let keeps = !given.is_everybody() && !from.password_stdin && is_known()?;
+    let new_hash = match keeps {
+        true => None,
+        false => {
+            let password = password::ask(&format!("Password of {name}"), from, true)?;
+            Some(users::hash(&password).map_err(Failure::data)?)
+        }
+    };
     let mut said = String::new();
     users::edit(file, |text| {
         let (known, _) = Users::parse(text);
@@ -38,9 +46,19 @@ fn add(file: &Path, name: &str, senders: &[String], from: &PasswordFrom) -> Resu
             Some(old) if given.is_everybody() => old.senders.clone(),
             _ => given.clone(),
         };
+        let hash = match (&new_hash, old) {
+            (Some(hash), _) => hash,
+            (None, Some(old)) => &old.hash,
+            (None, None) => return Err(EditError::NoSuchUser(name.to_owned()).into()),
+        };
         let done = if old.is_some() { "changed" } else { "added" };
-        said = format!("{done} {name}, who may send as {}", shown(&senders));
-        Ok::<_, Failure>(users::add(text, name, &hash, &senders))
+        let password = if keeps {
+            "; the password stays as it was"
+        } else {
+            ""
+        };
+        said = format!("{done} {name}, who may send as {}{password}", shown(&senders));
+        Ok::<_, Failure>(users::add(text, name, hash, &senders))
     })?;
     say(&said);
     Ok(())

@@ -3,9 +3,12 @@
 //! One [`Keeper`] owns each certificate. It looks every few seconds, not when a client comes: so whoever replaces a
 //! file reads in the log at once whether the new one is good, and no client waits for a disk.
 
+use super::expiry::{self, Told};
 use super::own_certificate::OwnCertificate;
 use crate::clock::Clock;
 use crate::config::CertificateFiles;
+use crate::config::Listener;
+use crate::config::TlsMode;
 use crate::mail::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
@@ -79,7 +82,45 @@ pub(super) struct Keeper {
     bad: Option<(Fingerprint, bool)>,
     /// Before this, our own is not made again.
     make_again: Timestamp,
+    /// When the present certificate ends, and what was said about it.
+    end: Option<Timestamp>,
+    told: Option<Told>,
 }
+
+/// A certificate that is ready for use.
+struct Ready {
+    config: Arc<ServerConfig>,
+    /// When it ends, or one of its authorities that stand beside it.
+    end: Option<Timestamp>,
+}
+
+/// Looks at the certificates that these listeners are given, without using them: what is to be said about their end.
+/// Blocks on the disk.
+///
+/// # Errors
+/// [`CertificateError`] for the first that cannot be used.
+pub fn check_certificates(listeners: &[Listener], now: Timestamp) -> Result<Vec<String>, CertificateError> {
+    let mut seen: Vec<&CertificateFiles> = Vec::new();
+    let mut warnings = Vec::new();
+    let encrypted = listeners.iter().filter(|listener| listener.tls != TlsMode::Off);
+    for files in encrypted.filter_map(|listener| listener.certificate.as_ref()) {
+        if seen.contains(&files) {
+            continue;
+        }
+        seen.push(files);
+        let warning = load(files)?.end.and_then(|end| expiry::warning(end, now, None));
+        warnings.extend(warning.map(|(warning, _)| {
+            format!(
+                "the certificate {} {warning}: {REPLACE}",
+                files.certificate.display()
+            )
+        }));
+    }
+    Ok(warnings)
+}
+
+/// What to do about a certificate that nears its end.
+const REPLACE: &str = "put a new one in its place, it is read again by itself";
 
 /// Where a certificate comes from.
 #[derive(Debug)]
@@ -107,15 +148,19 @@ impl Keeper {
             own.make_if_due(clock.now())?;
         }
         let good = fingerprint(source.files());
-        let config = load(source.files())?;
-        Ok(Self {
+        let Ready { config, end } = load(source.files())?;
+        let mut keeper = Self {
             source,
             clock,
             current: watch::Sender::new(config),
             good,
             bad: None,
             make_again: Timestamp::from_millis(0),
-        })
+            end,
+            told: None,
+        };
+        keeper.tell_of_its_end();
+        Ok(keeper)
     }
 
     /// Where the certificate can always be found as it is.
@@ -154,6 +199,11 @@ impl Keeper {
             tracing::error!("{error}; the present one stays in use, and it is tried again in an hour");
             self.make_again = time.plus(HOUR);
         }
+        self.read_again();
+        self.tell_of_its_end();
+    }
+
+    fn read_again(&mut self) {
         let files = self.source.files();
         let now = fingerprint(files);
         if now == self.good {
@@ -164,13 +214,32 @@ impl Keeper {
             return;
         }
         match load(files) {
-            Ok(config) => {
+            Ok(Ready { config, end }) => {
                 tracing::info!(certificate = %files.certificate.display(), "the certificate has changed and is now in use");
                 self.current.send_replace(config);
                 self.good = now;
                 self.bad = None;
+                (self.end, self.told) = (end, None);
             }
             Err(error) => self.complain(now, &error),
+        }
+    }
+
+    /// Warns in time of the end of the present certificate.
+    fn tell_of_its_end(&mut self) {
+        let now = self.clock.now();
+        let due = self.end.and_then(|end| expiry::warning(end, now, self.told));
+        let Some((warning, told)) = due else {
+            return;
+        };
+        self.told = Some(told);
+        let certificate = self.source.files().certificate.display();
+        match self.source {
+            Source::Files(_) => tracing::warn!("the certificate {certificate} {warning}: {REPLACE}"),
+            Source::Own(_) => tracing::warn!(
+                "the bridge's own certificate {certificate} {warning}: a line before this one says why it cannot be \
+                 made anew"
+            ),
         }
     }
 
@@ -203,7 +272,7 @@ impl Source {
 ///
 /// TLS 1.2 and 1.3 with the suites that rustls has: forward secrecy and authenticated encryption, nothing else.
 /// Sessions are not resumed: devices connect seldom, and what is not kept costs no memory.
-fn load(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError> {
+fn load(files: &CertificateFiles) -> Result<Ready, CertificateError> {
     let CertificateFiles { certificate, key } = files;
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
@@ -211,6 +280,7 @@ fn load(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError>
     if chain.is_empty() {
         return Err(CertificateError::Empty(certificate.clone()));
     }
+    let end = expiry::first_end(chain.iter().map(|certificate| certificate.as_ref()));
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
     ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -218,7 +288,10 @@ fn load(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError>
         .map(|mut config| {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
-            Arc::new(config)
+            Ready {
+                config: Arc::new(config),
+                end,
+            }
         })
         .map_err(|error| CertificateError::Unusable {
             certificate: certificate.clone(),
@@ -290,11 +363,14 @@ mod tests {
     }
 
     fn pair() -> (String, String) {
+        pair_until(Timestamp::from_millis(4_000_000_000_000))
+    }
+
+    fn pair_until(end: Timestamp) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["bridge.test".into()])
-            .unwrap()
-            .self_signed(&key)
-            .unwrap();
+        let mut params = CertificateParams::new(vec!["bridge.test".into()]).unwrap();
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(end.millis() / 1000).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 
@@ -342,6 +418,29 @@ mod tests {
         write(&files, &certificate, &key);
         keeper.look();
         assert!(keeper.bad.is_none());
+    }
+
+    #[test]
+    fn the_end_is_told_until_there_is_a_new_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let clock = Clock::machine();
+        let (certificate, key) = pair_until(clock.now().plus(HOUR));
+        write(&files, &certificate, &key);
+        let mut keeper = Keeper::open(Source::Files(files.clone()), clock).unwrap();
+        let told = keeper.told;
+        assert!(told.is_some());
+        keeper.look();
+        assert_eq!(keeper.told, told);
+        let (certificate, key) = pair();
+        write(&files, &certificate, &key);
+        keeper.look();
+        assert_eq!(keeper.told, None);
+        // One that is over already is taken, because somebody wants it, and told of.
+        let (certificate, key) = pair_until(clock.now());
+        write(&files, &certificate, &key);
+        keeper.look();
+        assert!(keeper.told.is_some_and(|now| Some(now) != told));
     }
 
     #[test]

@@ -128,9 +128,11 @@ impl Session {
                 7,
                 1,
                 format!(
-                    "user {} may not send as {path}: use a sender that it may use, or let it with \
-                     `smtp-oauth-bridge user add {} --sender` on the bridge",
-                    user.name, user.name
+                    "user {} may not send as {path}: use a sender that it may use, or let it on the bridge with \
+                     `smtp-oauth-bridge user add {} --sender {}`, and --sender with each that it had before",
+                    user.name,
+                    quoted(&user.name),
+                    quoted(path.to_string().trim_matches(['<', '>'])),
                 ),
             )),
             // RFC 4954 §6.
@@ -226,6 +228,15 @@ fn arguments(line: &[u8]) -> Option<&[u8]> {
     let (verb, rest) = line.trim_ascii_start().split_at_checked(4)?;
     let is_auth = verb.eq_ignore_ascii_case(b"AUTH") && rest.first().is_none_or(u8::is_ascii_whitespace);
     is_auth.then_some(rest)
+}
+
+/// A word for the shell: whoever copies a command from the log must get no other one than it looks like.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "@%+=:,./-_*".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 fn unavailable() -> Reply {
@@ -366,6 +377,24 @@ mod tests {
             );
             code(&mut session, "RSET");
         }
+    }
+
+    #[test]
+    fn what_a_user_may_not_send_as_says_how_to_let_it() {
+        let mut session = session(AuthMode::Optional);
+        session.login_checked(Verdict::Welcome(user(&["a@x.example"])));
+        for (sender, word) in [
+            ("b@x.example", "--sender b@x.example`"),
+            ("o'b`id`@x.example", r"--sender 'o'\''b`id`@x.example'`"),
+        ] {
+            let text = step(&mut session, &format!("MAIL FROM:<{sender}>"))
+                .reply
+                .to_string();
+            assert!(text.contains("`smtp-oauth-bridge user add anna "), "{text}");
+            assert!(text.contains(word), "{text}");
+        }
+        assert_eq!(quoted("front desk"), "'front desk'");
+        assert_eq!(quoted(""), "''");
     }
 
     #[test]

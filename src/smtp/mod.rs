@@ -11,7 +11,7 @@
 //! | `waiting` `desk` | its parts that wait for the client, and that answer the session's questions |
 //! | `input` | what was read and not yet used |
 //! | `tls` | a stream that can begin TLS, and its failures in plain words |
-//! | `certificate` | reading certificates again when they change; `own_certificate`: making one |
+//! | `certificate` | reading certificates again when they change; `own_certificate`: making one; `expiry`: when it ends, no I/O |
 //! | `session` `replies` | what to answer to a line; no I/O |
 //! | `transaction` | the part of a session that is about one message; no I/O |
 //! | `crowd` `rates` `patience` | how many clients, how much each, how slow; no I/O, time is an argument |
@@ -34,6 +34,7 @@ mod crowd;
 mod data;
 mod desk;
 mod entrance;
+mod expiry;
 mod farewell;
 mod greeting;
 mod handshake;
@@ -59,7 +60,7 @@ mod tls;
 mod transaction;
 mod waiting;
 
-pub use certificate::CertificateError;
+pub use certificate::{CertificateError, check_certificates};
 pub use chunk::ChunkReader;
 pub use crowd::Capacity;
 pub use data::{DataReader, Decoded};

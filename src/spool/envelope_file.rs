@@ -100,6 +100,10 @@ pub fn read_envelope(text: &str) -> Result<Message, EnvelopeFileError> {
         let Some(line) = line.strip_suffix('\n') else {
             return Err(EnvelopeFileError::Incomplete("it breaks off in a line"));
         };
+        // It is never written.
+        if line.contains('\r') {
+            return Err(damaged);
+        }
         if has_end && ended {
             return Err(damaged);
         }
@@ -329,5 +333,14 @@ mod tests {
         ] {
             assert_eq!(read_envelope(&text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn a_carriage_return_is_damage() {
+        let text = "version 2\nid 01900000-0000-7000-8000-000000000000\narrived 1\nsize 1\nchecksum 00000000\n\
+                    client 192.0.2.1\nprotocol SMTP\nlistener x\ngreeting a\nfrom <>\nto <b@x>\nend\n";
+        assert!(read_envelope(text).is_ok(), "{:?}", read_envelope(text));
+        let damaged = text.replace("greeting a", "greeting a\rb");
+        assert_eq!(read_envelope(&damaged), Err(EnvelopeFileError::Line(9)));
     }
 }

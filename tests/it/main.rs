@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod check;
 mod corpora;
 mod delivery;
 mod dialogs;

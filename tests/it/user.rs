@@ -73,6 +73,30 @@ fn a_user_is_added_verified_changed_listed_and_removed() {
     );
     assert_eq!(said(&["verify", "scanner", stdin], "two").0, 0);
 
+    // Another sender is no reason to type the password again; both can change at once.
+    let (code, out, _) = said(
+        &["add", "scanner", "--sender", "new@x.example"],
+        "nobody asks for this",
+    );
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            0,
+            "changed scanner, who may send as new@x.example; the password stays as it was\n"
+        )
+    );
+    assert_eq!(said(&["verify", "scanner", stdin], "two").0, 0);
+    let senders = ["--sender", "scan@x.example", "--sender", "*@lab.example"];
+    let (code, out, _) = said(&[&["add", "scanner"], &senders[..], &[stdin]].concat(), "four");
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            0,
+            "changed scanner, who may send as scan@x.example,*@lab.example\n"
+        )
+    );
+    assert_eq!(said(&["verify", "scanner", stdin], "four").0, 0);
+
     assert_eq!(
         said(&["add", "front desk", stdin], "three").1,
         "added front desk, who may send as anybody\n"
@@ -121,6 +145,11 @@ fn what_is_refused_changes_nothing() {
             &["add", "a\nb", "--password-stdin"],
             "secret",
             "control character",
+        ),
+        (
+            &["add", "a", "--sender", "a@x.example"],
+            "secret",
+            "give it as the first line of standard input, with --password-stdin",
         ),
         (
             &["add", "a", "--sender", "nobody", "--password-stdin"],
