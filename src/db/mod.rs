@@ -5,6 +5,7 @@
 
 mod reading;
 pub mod record;
+mod reporting;
 mod schema;
 mod writing;
 

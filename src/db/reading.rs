@@ -22,7 +22,7 @@ use std::time::Duration;
 /// A connection that only reads.
 #[derive(Debug)]
 pub struct QueueReader {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 /// The mail of one mailbox through one account: what shares a pace and a gate.
@@ -366,6 +366,7 @@ struct MessageRow {
     smtputf8: bool,
     envelope_id: Option<String>,
     ret: Option<u8>,
+    report: bool,
 }
 
 impl MessageRow {
@@ -385,6 +386,7 @@ impl MessageRow {
             smtputf8: row.get("smtputf8")?,
             envelope_id: row.get("envid")?,
             ret: row.get("ret")?,
+            report: row.get("report")?,
         })
     }
 
@@ -427,6 +429,7 @@ impl MessageRow {
             },
             size: self.size,
             checksum: self.checksum,
+            report: self.report,
         })
     }
 }

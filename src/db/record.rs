@@ -40,6 +40,8 @@ pub struct Message {
     pub size: u64,
     /// CRC-32 of the body as stored.
     pub checksum: u32,
+    /// True for a report of ours (RFC 3464): nobody is ever told about its fate.
+    pub report: bool,
 }
 
 /// Where the body of a message is.
@@ -149,4 +151,56 @@ pub struct Settlement {
     pub progress: Progress,
     /// Changes to its recipients.
     pub recipients: Vec<RecipientUpdate>,
+    /// Who is to be told.
+    pub reports: Reports,
+}
+
+/// Reports to be queued by the transaction that makes true what they say, and what is remembered of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    /// Messages of our own.
+    pub new: Vec<NewReport>,
+    /// Who has been told of what, or would have been.
+    pub told: Vec<Told>,
+}
+
+/// What else than the end of a part somebody is told of; each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A message is late.
+    Delay(QueueId),
+    /// A part is held for longer than it should be.
+    HeldTooLong(PartId),
+}
+
+impl Reports {
+    /// True if nobody is told anything, and nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.told.is_empty()
+    }
+}
+
+/// A report of ours, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReport {
+    /// Its record; `report` is true.
+    pub message: Message,
+    /// Its octets.
+    pub body: Bytes,
+    /// Its plan: it is not made by the planner, because a report about an account goes out by another one.
+    pub part: PlannedPart,
+}
+
+/// That somebody was told of a cause, so that not everybody is told of the same thing a thousand times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Who, as [`Address::key`].
+    pub recipient: String,
+    /// Of what: any text that is the same for the same cause.
+    pub cause: String,
+    /// When the last report went out.
+    pub since: Timestamp,
+    /// How many were held back since then.
+    pub held_back: u32,
 }

@@ -155,6 +155,7 @@ const VERSION_3: &str = "
     ALTER TABLE message ADD COLUMN message_id TEXT;                        -- of its header, once planned
     ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
     ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it is held or behind a broken account
+    ALTER TABLE part ADD COLUMN hold_told INTEGER NOT NULL DEFAULT 0;      -- 1: somebody knows that it waits for too long
 
     -- What there is, counted by the triggers below whoever writes: neither a start nor `status` counts a million rows.
     CREATE TABLE total (

@@ -15,7 +15,7 @@ use std::path::Path;
 /// between these two.
 #[derive(Debug)]
 pub struct QueueWriter {
-    connection: Connection,
+    pub(super) connection: Connection,
     spool_id: [u8; 16],
 }
 
@@ -126,8 +126,8 @@ impl QueueWriter {
         self.connection
             .prepare_cached(
                 "INSERT INTO message (id, arrived, size, checksum, in_file, reverse_path, body_type,
-                                      client, greeting, esmtp, listener, tls, auth_user, smtputf8, envid, ret)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                                      client, greeting, esmtp, listener, tls, auth_user, smtputf8, envid, ret, report)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
             )?
             .execute(params![
                 id,
@@ -146,6 +146,7 @@ impl QueueWriter {
                 envelope.smtputf8(),
                 envelope.envelope_id().map(EnvelopeId::as_str),
                 envelope.ret().map(|ret| ret as u8),
+                message.report,
             ])?;
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO recipient (message, number, address, notify, orcpt) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -297,14 +298,17 @@ impl QueueWriter {
         Ok(self.connection.pragma_update(None, "max_page_count", pages)?)
     }
 
-    /// Writes the end of an attempt, and releases the message if nothing is left of it. May be repeated with the
-    /// same settlement after an error.
+    /// Writes the end of an attempt, queues its reports, and releases the message if nothing is left of it. Answers
+    /// how that stands now, and how many octets of reports were queued. May be repeated with the same settlement
+    /// after an error; reports are queued once.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn settle(&mut self, settlement: &Settlement) -> Result<Ending, DbError> {
+    pub fn settle(&mut self, settlement: &Settlement) -> Result<(Ending, u64), DbError> {
         let PartId { message, number } = settlement.part;
         let id = &message.as_bytes()[..];
+        // Before anything changes: a settlement that is repeated must not tell it twice.
+        let is_news = !settlement.reports.is_empty() && self.ends_something(settlement)?;
         for update in &settlement.recipients {
             self.connection
                 .prepare_cached(
@@ -333,7 +337,12 @@ impl QueueWriter {
                 i64::try_from(progress.deferred.as_millis()).unwrap_or(i64::MAX),
                 progress.uncertain,
             ])?;
-        self.ending(message)
+        let octets = if is_news {
+            self.queue_reports(&settlement.reports)?
+        } else {
+            0
+        };
+        Ok((self.ending(message)?, octets))
     }
 
     fn ended_as(&self, part: PartId) -> Result<PartState, DbError> {

@@ -8,7 +8,7 @@ use crate::mail::Disposition;
 use crate::mail::Report;
 use crate::mail::Scope;
 use crate::mail::Timestamp;
-use crate::spool::{Fate, Lane, Next, Part, Progress, RecipientUpdate, Settlement};
+use crate::spool::{Fate, Lane, Next, Part, Progress, RecipientUpdate, Reports, Settlement};
 
 /// What is to be written, said and done after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ pub(super) fn settle(
         next,
         progress,
         recipients,
+        reports: Reports::default(),
     };
     Verdict {
         settlement,

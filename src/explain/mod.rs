@@ -50,9 +50,11 @@ impl Entry {
     #[must_use]
     pub fn disposition(&self, diagnostic: impl Into<String>, retry_after: Option<Duration>) -> Disposition {
         let cause = Cause {
+            code: self.code,
             scope: self.scope,
             status: self.status,
             public: self.text(),
+            remedy: self.remedy,
             diagnostic: diagnostic.into(),
             retry_after,
         };
@@ -74,6 +76,7 @@ impl Entry {
         | Disposition::Uncertain(cause) = &mut disposition
         {
             cause.public = meaning;
+            cause.remedy = "";
         }
         disposition
     }

@@ -72,12 +72,16 @@ pub struct Receipt {
 /// Why a recipient was not relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
+    /// The catalogue's name for it, the same whenever it comes back.
+    pub code: &'static str,
     /// How much else the same cause stops.
     pub scope: Scope,
     /// The enhanced status code without its class, which follows from the disposition.
     pub status: EnhancedCode,
     /// For reports and the log: plain language, says what to do, names no secret.
     pub public: String,
+    /// The end of `public` that says what to do; empty if nothing is to be done.
+    pub remedy: &'static str,
     /// For the operator: the upstream's own words, codes and request-id. Never a secret.
     pub diagnostic: String,
     /// How long the upstream asked us to wait (Retry-After).
@@ -149,9 +153,11 @@ mod tests {
     #[test]
     fn the_class_of_the_status_code_follows_from_the_disposition() {
         let cause = Cause {
+            code: "any",
             scope: Scope::Message,
             status: EnhancedCode::new(7, 1),
             public: String::new(),
+            remedy: "",
             diagnostic: String::new(),
             retry_after: None,
         };

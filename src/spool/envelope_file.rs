@@ -189,6 +189,8 @@ impl Facts {
             },
             size: self.size.ok_or(missing("the size is missing"))?,
             checksum: self.checksum.ok_or(missing("the checksum is missing"))?,
+            // Reports are small and have no file.
+            report: false,
         })
     }
 }
@@ -278,6 +280,7 @@ mod tests {
                 origin,
                 size,
                 checksum,
+                report: false,
             })
     }
 

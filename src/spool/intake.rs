@@ -172,6 +172,7 @@ impl Draft {
             origin,
             size: self.size,
             checksum: self.checksum.clone().finalize(),
+            report: false,
         };
         let (stored, mut sealed) = match self.file.take() {
             None => (

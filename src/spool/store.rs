@@ -3,7 +3,7 @@
 use super::body::{Body, BodyError};
 use super::disk::Disk;
 use super::writer::{Write, WriteError, WriterHandle, Written};
-use crate::db::record::{Message, PartId, PlannedPart, Settlement, Stored};
+use crate::db::record::{Message, Occasion, PartId, PlannedPart, Reports, Settlement, Stored, Told};
 use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -195,9 +195,10 @@ impl Store {
     /// [`StoreError`]
     pub async fn settle(&self, settlement: Settlement) -> Result<Ending, StoreError> {
         let id = settlement.part.message;
-        let Written::Settled(ending) = self.writer.write(Write::Settle(settlement)).await? else {
+        let Written::Settled(ending, reports) = self.writer.write(Write::Settle(settlement)).await? else {
             return Ok(Ending::Open);
         };
+        self.count_reports(reports);
         if let Ending::Released { in_file, size } = ending {
             // A saturating subtraction: nothing may ever make the spool look full for good.
             let _ = self
@@ -214,6 +215,33 @@ impl Store {
             }
         }
         Ok(ending)
+    }
+
+    /// Queues reports about something else than the end of an attempt, unless that was done before. May be repeated
+    /// after an error.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn tell(&self, occasion: Occasion, reports: Reports) -> Result<(), StoreError> {
+        if let Written::Told(octets) = self.writer.write(Write::Tell(occasion, reports)).await? {
+            self.count_reports(octets);
+        }
+        Ok(())
+    }
+
+    /// What `recipient` ([`Address::key`](crate::mail::Address::key)) was told of `cause`, if anything.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn told(&self, recipient: String, cause: String) -> Result<Option<Told>, StoreError> {
+        self.read(move |reader| reader.told(&recipient, &cause)).await
+    }
+
+    fn count_reports(&self, octets: u64) {
+        if octets > 0 {
+            self.live.fetch_add(octets, Ordering::Relaxed);
+            self.arrived.notify_one();
+        }
     }
 
     async fn read<T: Send + 'static>(

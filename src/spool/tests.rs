@@ -108,6 +108,7 @@ fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement {
             ..Progress::default()
         },
         recipients,
+        reports: Reports::default(),
     }
 }
 

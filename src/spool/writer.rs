@@ -8,7 +8,7 @@
 //! it would have set are cleared) before anything else is done, so that no ghost of a refused message is ever sent.
 
 use super::disk::Disk;
-use crate::db::record::{Message, PartId, PlannedPart, Settlement, Stored};
+use crate::db::record::{Message, Occasion, PartId, PlannedPart, Reports, Settlement, Stored};
 use crate::db::{DbError, Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -25,6 +25,7 @@ pub(super) enum Write {
     Plan(QueueId, Vec<PlannedPart>, Timestamp),
     Mark(PartId, Timestamp),
     Settle(Settlement),
+    Tell(Occasion, Reports),
     Hold(PartId),
     ReinIn(Timestamp, Timestamp),
     Pause(String, Timestamp),
@@ -35,7 +36,10 @@ pub(super) enum Write {
 #[derive(Debug)]
 pub(super) enum Written {
     Done,
-    Settled(Ending),
+    /// How the message stands, and the octets of its reports.
+    Settled(Ending, u64),
+    /// The octets of the reports.
+    Told(u64),
 }
 
 /// An error of the writer; one for all requests of a group.
@@ -234,7 +238,11 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
         Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
         Write::Pause(account, since) => db.pause(account, *since)?,
         Write::Resume(account) => db.resume(account)?,
-        Write::Settle(settlement) => return Ok(Written::Settled(db.settle(settlement)?)),
+        Write::Settle(settlement) => {
+            let (ending, octets) = db.settle(settlement)?;
+            return Ok(Written::Settled(ending, octets));
+        }
+        Write::Tell(occasion, reports) => return Ok(Written::Told(db.tell(*occasion, reports)?)),
     }
     Ok(Written::Done)
 }
@@ -252,7 +260,8 @@ impl Ghosts {
                 | Write::Hold(_)
                 | Write::ReinIn(..)
                 | Write::Pause(..)
-                | Write::Resume(_) => {}
+                | Write::Resume(_)
+                | Write::Tell(..) => {}
             }
         }
         ghosts
@@ -295,6 +304,7 @@ mod tests {
             },
             size,
             checksum: 0,
+            report: false,
         }
     }
 
