@@ -5,7 +5,7 @@ import socket
 import subprocess
 import unittest
 
-from bridge import BINARY, OPEN, Bridge, World, free_port, wait_for
+from bridge import BINARY, OPEN, ROOT, Bridge, World, free_port, wait_for
 from messages import RECIPIENTS, SENDER, difference_after_received, head
 from smtp import split_received
 
@@ -41,6 +41,21 @@ class Activated(Bridge):
                 preexec_fn=hand_over, pass_fds=range(3, 3 + len(sockets)))
         OPEN.append(self)
         self.wait_log(r" ready\b")
+
+
+class BySystemd(Bridge):
+    """A bridge that systemd-socket-activate starts when the first client connects, with these sockets."""
+
+    def __init__(self, config, addresses, name):
+        self.log_file, self.start, self.port = config.with_suffix(".log"), 0, None
+        listen = [word for address in addresses for word in ("-l", str(address))]
+        with open(self.log_file, "ab") as stderr:
+            self.child = subprocess.Popen(
+                ["systemd-socket-activate", *listen, f"--fdname={':'.join([name] * len(addresses))}",
+                 BINARY, "--config", config, "run"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
+        OPEN.append(self)
+        self.wait_log(rf"Listening on .*{addresses[-1]}")
 
 
 class Sockets(unittest.TestCase):
@@ -109,6 +124,39 @@ class Sockets(unittest.TestCase):
             # They are systemd's: connections wait in them for the next start.
             self.assertTrue(self.path.exists())
             socket.create_connection(tcp.getsockname(), 30).close()
+
+    def test_activation_by_systemd(self):
+        """The first client is what starts the bridge, and is served; it comes through a Unix socket, the next by TCP."""
+        port = free_port()
+        config = self.world.write_config(
+            more='[[listener]]\nname = "activated"\nbind = "systemd:mail"\nallow = "127.0.0.0/8"\n')
+        bridge = BySystemd(config, [f"127.0.0.1:{port}", self.path], "mail")
+        self.addCleanup(bridge.kill)
+        self.assertNotIn(" ready", bridge.log())
+        message = head("first") + b"\r\nit starts now\r\n"
+        with UnixSmtp(str(self.path), local_hostname="app.test", timeout=30) as client:
+            client.sendmail(SENDER, RECIPIENTS, message)
+        self.arrives("first", message, bridge)
+        message = head("second") + b"\r\nby TCP\r\n"
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            client.sendmail(SENDER, RECIPIENTS, message)
+        self.arrives("second", message, bridge)
+        self.assertEqual(bridge.stop(), 0)
+
+    def test_the_units_for_systemd(self):
+        """systemd understands the units that we bring along; its words about other units of this machine are not ours."""
+        directory = self.world.directory / "units"
+        directory.mkdir()
+        for unit in (ROOT / "systemd").iterdir():
+            text = unit.read_text(encoding="utf-8").replace("/usr/bin/smtp-oauth-bridge", str(BINARY))
+            (directory / unit.name).write_text(text, encoding="utf-8")
+        units = sorted(map(str, directory.iterdir()))
+        self.assertEqual(len(units), 2)
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False)
+        ours = [line for line in done.stdout.splitlines() if "smtp-oauth-bridge" in line]
+        self.assertEqual(ours, [])
+        self.assertEqual(done.returncode, 0, done.stdout)
 
     def test_a_socket_that_systemd_did_not_open(self):
         """The bridge does not start, and says what to do."""
