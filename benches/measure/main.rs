@@ -3,6 +3,9 @@
 //!
 //! The servers run in processes of their own (`serve KIND DIRECTORY THREADS`), so that their CPU and memory can be told
 //! from the load's. The load is closed-loop: a session sends its next command when it has heard the last answer.
+//!
+//! For a look by hand, with a profiler beside it: `serve` prints its port, and `load PORT SESSIONS SECONDS` or
+//! `burst PORT CONNECTIONS` keeps it busy.
 
 mod load;
 mod postfix;
@@ -40,6 +43,17 @@ fn main() -> Outcome<()> {
     match words.as_slice() {
         ["serve", kind, directory, threads] => {
             servers::serve(&runtime, kind, directory.as_ref(), threads.parse()?)
+        }
+        ["load", port, sessions, seconds] => {
+            let time = Duration::from_secs_f64(seconds.parse()?);
+            let messages = runtime.block_on(load::throughput(port.parse()?, sessions.parse()?, time))?;
+            println!("{:.0} messages a second", messages as f64 / time.as_secs_f64());
+            Ok(())
+        }
+        ["burst", port, connections] => {
+            let (greeted, time) = runtime.block_on(load::burst(port.parse()?, connections.parse()?));
+            println!("{} greeted in {:.2} s", greeted.len(), time.as_secs_f64());
+            Ok(())
         }
         ["queue", options @ ..] => runtime.block_on(queue::run(&plan(options)?)),
         options => runtime.block_on(report::run(&plan(options)?)),

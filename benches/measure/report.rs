@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Kind, where its files are, and what it is called.
 const SERVERS: [(&str, Disk, &str); 6] = [
-    ("session", Disk::Memory, "session, nothing stored"),
+    ("bridge-nothing", Disk::Memory, "bridge, nothing stored"),
     ("mailin", Disk::Memory, "mailin-embedded, nothing stored"),
     ("bridge", Disk::Memory, "bridge, spool in memory"),
     ("mailin-file", Disk::Memory, "mailin-embedded, files in memory"),
@@ -188,7 +188,7 @@ async fn siege(plan: &Plan) -> Outcome<()> {
         "| | transactions | median | p99 | longest | alone: median | p99 |\n|---|--:|--:|--:|--:|--:|--:|"
     );
     for (kind, disk, name, threads) in [
-        ("session", Disk::Memory, "session, nothing stored", 0),
+        ("bridge-nothing", Disk::Memory, "bridge, nothing stored", 0),
         ("bridge", Disk::Memory, "bridge, spool in memory", 0),
         ("bridge", Disk::Real, "bridge, durable", 0),
         (

@@ -3,19 +3,15 @@
 use crate::Outcome;
 use mailin_embedded::{Handler, Response, response};
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::config::{self, Access, Surroundings};
-use smtp_oauth_bridge::mail::{Peer, QueueId};
-use smtp_oauth_bridge::smtp::{self, Action, DataReader, Decoded, Session, SessionSettings};
-use smtp_oauth_bridge::spool::{Room, Spool, SpoolSettings};
+use smtp_oauth_bridge::config::{self, Surroundings};
+use smtp_oauth_bridge::smtp;
+use smtp_oauth_bridge::spool::{Spool, SpoolSettings};
 use smtp_oauth_bridge::telemetry::Maillog;
 use smtp_oauth_bridge::users::Logins;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -23,12 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) fn serve(runtime: &Runtime, kind: &str, directory: &Path, threads: u32) -> Outcome<()> {
     let guard = runtime.enter();
     match kind {
-        "session" => {
-            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
-            println!("{}", listener.local_addr()?.port());
-            runtime.spawn(sessions(listener));
-        }
-        "bridge" | "bridge-tls" => bridge(runtime, directory, kind == "bridge-tls")?,
+        "bridge" | "bridge-tls" | "bridge-nothing" => bridge(runtime, directory, kind)?,
         "mailin" | "mailin-file" => {
             let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
             println!("{}", listener.local_addr()?.port());
@@ -55,12 +46,12 @@ pub(crate) fn serve(runtime: &Runtime, kind: &str, directory: &Path, threads: u3
 const MAX_MESSAGE_SIZE: u64 = 100_000_000;
 
 /// The listener of the bridge and its spool, as the daemon starts them; nothing is delivered.
-fn bridge(runtime: &Runtime, directory: &Path, tls: bool) -> Outcome<()> {
+fn bridge(runtime: &Runtime, directory: &Path, kind: &str) -> Outcome<()> {
     let secret = directory.join("secret");
     std::fs::write(&secret, "secret")?;
     let text = CONFIGURATION
         .replace("DIRECTORY", &directory.display().to_string())
-        .replace("TLS", if tls { "implicit" } else { "off" });
+        .replace("TLS", if kind == "bridge-tls" { "implicit" } else { "off" });
     let loaded = config::parse(&text, &directory.join("bridge.toml"), &Surroundings::default())?;
     let mut config = loaded.config;
     for listener in &mut config.listeners {
@@ -85,7 +76,10 @@ fn bridge(runtime: &Runtime, directory: &Path, tls: bool) -> Outcome<()> {
     println!("{}", address.ok_or("no address")?.port());
     let services = smtp::Services {
         hostname: config.hostname.clone(),
-        intake: spool.intake(),
+        intake: match kind {
+            "bridge-nothing" => spool.intake().that_discards(),
+            _ => spool.intake(),
+        },
         logins: Logins::new(config.users.file.clone()),
         capacity: smtp::Capacity::new(config.limits.max_connections),
         maillog: Maillog,
@@ -119,83 +113,6 @@ client_id = "00000000-0000-0000-0000-000000000001"
 client_secret = { file = "DIRECTORY/secret" }
 mailbox = "nobody@contoso.example"
 "#;
-
-/// The session and the reader of DATA, as the listener uses them, but nothing is stored.
-async fn sessions(listener: TcpListener) {
-    let settings = Arc::new(SessionSettings {
-        hostname: "bench.test".to_owned(),
-        listener: "bench".to_owned(),
-        max_message_size: MAX_MESSAGE_SIZE,
-        lenient: true,
-        access: Access::default(),
-        starttls: false,
-    });
-    while let Ok((stream, client)) = listener.accept().await {
-        let session = Session::new(settings.clone(), Peer::from(client.ip()));
-        tokio::spawn(async move {
-            let _ = one_session(stream, session).await;
-        });
-    }
-}
-
-async fn one_session(mut stream: TcpStream, mut session: Session) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (mut input, mut output) = (Vec::new(), Vec::new());
-    session.greeting().write_to(&mut output);
-    loop {
-        let mut unread = input.as_slice();
-        while let Some(end) = memchr::memchr(b'\n', unread) {
-            let (line, rest) = unread.split_at(end + 1);
-            let step = session.command(line, || Room::Enough);
-            step.reply.write_to(&mut output);
-            unread = rest;
-            match step.action {
-                Action::Continue => {}
-                Action::ReadData(incoming) => {
-                    let mut read = unread.to_vec();
-                    let mut reader = DataReader::new();
-                    let mut octets = 0;
-                    'message: loop {
-                        let mut rest = read.as_slice();
-                        loop {
-                            match reader.next(&mut rest) {
-                                Decoded::Text(text) => octets += text.len() as u64,
-                                Decoded::End => {
-                                    read = rest.to_vec();
-                                    break 'message;
-                                }
-                                Decoded::More => break,
-                            }
-                        }
-                        read.clear();
-                        hear(&mut stream, &mut output, &mut read).await?;
-                    }
-                    std::hint::black_box((octets, incoming.envelope));
-                    let id = QueueId::new(Clock::machine().now());
-                    session.data_finished(Ok(id)).write_to(&mut output);
-                    input = read;
-                    unread = input.as_slice();
-                }
-                _ => {
-                    stream.write_all(&output).await?;
-                    return Ok(());
-                }
-            }
-        }
-        input = unread.to_vec();
-        hear(&mut stream, &mut output, &mut input).await?;
-    }
-}
-
-/// Sends what is to be said and reads once.
-async fn hear(stream: &mut TcpStream, output: &mut Vec<u8>, input: &mut Vec<u8>) -> io::Result<()> {
-    stream.write_all(output).await?;
-    output.clear();
-    match stream.read_buf(input).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
-    }
-}
 
 /// What mailin-embedded does with a message: nothing, or a file of its own that is synced (its directory is not).
 struct Files {

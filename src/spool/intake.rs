@@ -60,7 +60,7 @@ pub struct Draft {
 }
 
 /// What all drafts have in common.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) disk: Disk,
     pub(super) writer: WriterHandle,
@@ -73,6 +73,9 @@ pub(super) struct Shared {
     pub(super) memory: Arc<Semaphore>,
     pub(super) max_size: u64,
     pub(super) min_free: u64,
+    /// True where nothing is stored, to measure what the listener costs by itself.
+    #[cfg(feature = "measure")]
+    pub(super) discards: bool,
 }
 
 /// One unit of the memory budget, and what a draft without a share of it gathers before it writes.
@@ -96,6 +99,16 @@ impl Intake {
         } else {
             Room::Enough
         }
+    }
+
+    /// An intake that says yes to every message and stores none. It exists for `benches/measure` alone.
+    #[cfg(feature = "measure")]
+    #[must_use]
+    pub fn that_discards(&self) -> Self {
+        Self::new(Shared {
+            discards: true,
+            ..(*self.0).clone()
+        })
     }
 
     /// Begins a message.
@@ -174,6 +187,10 @@ impl Draft {
             checksum: self.checksum.clone().finalize(),
             report: false,
         };
+        #[cfg(feature = "measure")]
+        if self.shared.discards {
+            return Ok(message);
+        }
         let (stored, mut sealed) = match self.file.take() {
             None => (
                 Stored::Inline(Bytes::from(std::mem::take(&mut self.gathered))),

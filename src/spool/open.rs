@@ -142,6 +142,8 @@ impl Spool {
             memory: Arc::new(Semaphore::new(MEMORY_UNITS)),
             max_size: settings.max_size,
             min_free: settings.min_free,
+            #[cfg(feature = "measure")]
+            discards: false,
         });
         Ok(Self {
             intake,
