@@ -228,6 +228,19 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// A file of an earlier version could only grow. Written anew it can give pages back; a large one is left as it is,
+/// because that would take long.
+pub(super) fn make_shrinkable(connection: &Connection) -> rusqlite::Result<()> {
+    const LARGE: u32 = 16 * 1024;
+    let mode: u32 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+    let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if mode == 0 && pages < LARGE {
+        // If there is no room for that now, there may be at the next start.
+        let _ = connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM");
+    }
+    Ok(())
+}
+
 /// The id of the spool, made on first use from `fresh`.
 pub(super) fn spool_id(connection: &mut Connection, fresh: [u8; 16]) -> rusqlite::Result<[u8; 16]> {
     let transaction: Transaction<'_> = connection.transaction()?;
@@ -284,6 +297,11 @@ mod tests {
 
         let writer = QueueWriter::open(&path, [9; 16]).unwrap();
         assert_eq!(writer.spool_id(), [1; 16]);
+        let mode: u32 = Connection::open(&path)
+            .unwrap()
+            .pragma_query_value(None, "auto_vacuum", |row| row.get(0))
+            .unwrap();
+        assert_eq!(mode, 2, "it can give pages back");
         let reader = QueueReader::open(&path).unwrap();
         let id = "019d0000-0000-7000-8000-000000000001".parse().unwrap();
         let message = reader.message(id).unwrap().unwrap();

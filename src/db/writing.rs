@@ -19,6 +19,12 @@ pub struct QueueWriter {
     spool_id: [u8; 16],
 }
 
+/// Free pages of 4 KiB that stay in the file, to be used again.
+const KEPT_PAGES: u32 = 256;
+
+/// Free pages that are given back at once: few, so that nobody who comes in between waits for long.
+const STEP_PAGES: u32 = 256;
+
 /// How a message stands after an attempt of one of its parts was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -44,6 +50,7 @@ impl QueueWriter {
     pub fn open(path: &Path, fresh: [u8; 16]) -> Result<Self, OpenError> {
         let mut connection = open_writing(path)?;
         schema::migrate(&mut connection)?;
+        schema::make_shrinkable(&connection)?;
         let spool_id = schema::spool_id(&mut connection, fresh)?;
         Ok(Self { connection, spool_id })
     }
@@ -64,6 +71,44 @@ impl QueueWriter {
             ));
         }
         Ok(reopened)
+    }
+
+    /// Writes something in any case, so that the write-ahead log goes on where the last good COMMIT ended, over what
+    /// a failed one has left there. A start after a kill reads the log up to the last commit that it finds in it, also if
+    /// that one was answered with an error.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn write_over(&mut self) -> Result<(), DbError> {
+        // An UPDATE that changes nothing would write nothing.
+        self.connection.execute("DELETE FROM spool", [])?;
+        self.connection.execute(
+            "INSERT INTO spool (only_row, id) VALUES (1, ?1)",
+            [&self.spool_id[..]],
+        )?;
+        Ok(())
+    }
+
+    /// Gives some free pages back to the file system. True if it should be called again. Outside of a transaction.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn give_back(&mut self) -> Result<bool, DbError> {
+        let free: u32 = self
+            .connection
+            .pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if free <= KEPT_PAGES {
+            // The file becomes shorter only when the write-ahead log is brought into it.
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            return Ok(false);
+        }
+        let mut step = self
+            .connection
+            .prepare(&format!("PRAGMA incremental_vacuum({STEP_PAGES})"))?;
+        let mut rows = step.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(true)
     }
 
     /// The id of the spool that this database belongs to.

@@ -1,9 +1,10 @@
 //! The body of a message as the queue hands it on: its beginning in one piece, the rest as a stream.
 
+use super::disk::Reading;
+use super::spool_files::SpoolFiles;
+use crate::mail::QueueId;
 use bytes::Bytes;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::io::{self, Read};
 
 /// The stored body of a message. Cheap to clone; reading it does not change it.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Body {
 #[derive(Clone, Debug)]
 enum Source {
     Memory(Bytes),
-    File(PathBuf),
+    File(SpoolFiles, QueueId),
 }
 
 /// Why a body cannot be read.
@@ -56,7 +57,7 @@ pub struct Pieces {
 #[derive(Debug)]
 enum PieceSource {
     Memory(Bytes),
-    File(File),
+    File(Box<dyn Reading>),
 }
 
 /// Octets in a piece: large enough that reading costs little, a multiple of three so that base64 needs no carry.
@@ -71,9 +72,9 @@ impl Body {
         }
     }
 
-    pub(super) fn in_file(path: PathBuf, size: u64, checksum: u32) -> Self {
+    pub(super) fn in_file(files: SpoolFiles, id: QueueId, size: u64, checksum: u32) -> Self {
         Self {
-            source: Source::File(path),
+            source: Source::File(files, id),
             size,
             checksum,
         }
@@ -92,9 +93,12 @@ impl Body {
     pub fn beginning(&self, limit: usize) -> Result<Bytes, BodyError> {
         match &self.source {
             Source::Memory(bytes) => Ok(bytes.slice(..bytes.len().min(limit))),
-            Source::File(path) => {
+            Source::File(files, id) => {
                 let mut beginning = Vec::new();
-                File::open(path)?.take(limit as u64).read_to_end(&mut beginning)?;
+                files
+                    .open_body(*id)?
+                    .take(limit as u64)
+                    .read_to_end(&mut beginning)?;
                 Ok(Bytes::from(beginning))
             }
         }
@@ -117,15 +121,14 @@ impl Body {
                 hasher.update(&bytes[..skipped]);
                 PieceSource::Memory(bytes.slice(skipped..))
             }
-            Source::File(path) => {
-                let mut file = File::open(path)?;
-                if file.metadata()?.len() != self.size {
+            Source::File(files, id) => {
+                let mut file = files.open_body(*id)?;
+                if files.body_size(*id)? != self.size {
                     return Err(BodyError::Damaged);
                 }
                 let mut beginning = Vec::new();
-                (&file).take(offset).read_to_end(&mut beginning)?;
+                (&mut file).take(offset).read_to_end(&mut beginning)?;
                 hasher.update(&beginning);
-                file.seek(SeekFrom::Start(offset))?;
                 PieceSource::File(file)
             }
         };
@@ -175,6 +178,17 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Timestamp;
+    use crate::spool::disk::RealDisk;
+    use std::sync::Arc;
+
+    /// The files of a spool, and the name and place of a body in it.
+    fn place(directory: &std::path::Path) -> (SpoolFiles, QueueId, std::path::PathBuf) {
+        let files = SpoolFiles::prepare(directory, Arc::new(RealDisk), 0).unwrap();
+        let id = QueueId::new(Timestamp::from_millis(1_800_000_000_000));
+        let path = files.body_path(id);
+        (files, id, path)
+    }
 
     fn all(mut pieces: Pieces) -> Result<Vec<u8>, BodyError> {
         let mut out = Vec::new();
@@ -190,12 +204,12 @@ mod tests {
         let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
         let checksum = crc32fast::hash(&bytes);
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.eml");
+        let (files, id, path) = place(dir.path());
         std::fs::write(&path, &bytes).unwrap();
         let size = bytes.len() as u64;
         for body in [
             Body::in_memory(Bytes::from(bytes.clone()), size, checksum),
-            Body::in_file(path, size, checksum),
+            Body::in_file(files, id, size, checksum),
         ] {
             for offset in [0, 1, 77, 65_536, 300_000] {
                 assert!(all(body.pieces(offset as u64).unwrap()).unwrap() == bytes[offset..]);
@@ -208,16 +222,16 @@ mod tests {
     #[test]
     fn damage_is_found_before_the_last_piece_leaves() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.eml");
+        let (files, id, path) = place(dir.path());
         std::fs::write(&path, b"hellO").unwrap();
         let checksum = crc32fast::hash(b"hello");
         assert!(matches!(
-            all(Body::in_file(path.clone(), 5, checksum).pieces(2).unwrap()),
+            all(Body::in_file(files.clone(), id, 5, checksum).pieces(2).unwrap()),
             Err(BodyError::Damaged)
         ));
         std::fs::write(&path, b"hell").unwrap();
         assert!(matches!(
-            Body::in_file(path, 5, checksum).pieces(0),
+            Body::in_file(files, id, 5, checksum).pieces(0),
             Err(BodyError::Damaged)
         ));
     }

@@ -1,8 +1,9 @@
 //! The listener's half of the spool: a message comes in piece by piece and is accepted as a whole, or not at all.
 
 use super::INLINE_LIMIT;
-use super::disk::Disk;
+use super::disk::DiskFile;
 use super::envelope_file::write_envelope;
+use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle};
 use crate::clock::Clock;
 use crate::db::record::{Message, Origin, Stored};
@@ -11,8 +12,7 @@ use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::mail::header::{HeaderBlock, HeaderError, MAX_HEADER_BLOCK};
 use bytes::Bytes;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -62,7 +62,7 @@ pub struct Draft {
 /// What all drafts have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    pub(super) disk: Disk,
+    pub(super) files: SpoolFiles,
     pub(super) writer: WriterHandle,
     pub(super) clock: Clock,
     /// Octets of all bodies in the spool.
@@ -92,7 +92,7 @@ impl Intake {
     /// Whether a message may come in now. Asked at MAIL.
     #[must_use]
     pub fn room(&self) -> Room {
-        let free = self.0.disk.free().unwrap_or(u64::MAX);
+        let free = self.0.files.free().unwrap_or(u64::MAX);
         let live = self.0.live.load(Ordering::Relaxed);
         if free < self.0.min_free || live >= self.0.max_size {
             Room::Full
@@ -226,7 +226,8 @@ impl Draft {
         };
         let (file, checked) = blocking(move || {
             let mut beginning = Vec::new();
-            File::open(file.disk.body_path(file.id))?
+            file.files
+                .open_body(file.id)?
                 .take(MAX_HEADER_BLOCK as u64)
                 .read_to_end(&mut beginning)?;
             let checked = HeaderBlock::parse(&beginning, false).map(drop);
@@ -240,18 +241,18 @@ impl Draft {
     /// Writes what has been gathered to the file.
     async fn flush(&mut self) -> Result<(), AcceptError> {
         let gathered = std::mem::take(&mut self.gathered);
-        let (disk, id, file) = (self.shared.disk.clone(), self.id, self.file.take());
+        let (files, id, file) = (self.shared.files.clone(), self.id, self.file.take());
         let (file, mut gathered) = blocking(move || {
-            let file = match file {
+            let mut file = match file {
                 Some(file) => file,
                 None => BodyFile {
-                    file: disk.create_body(id)?,
-                    disk,
+                    file: files.create_body(id)?,
+                    files,
                     id,
                     keep: false,
                 },
             };
-            (&file.file).write_all(&gathered)?;
+            file.file.write_all(&gathered)?;
             Ok((file, gathered))
         })
         .await?;
@@ -264,10 +265,11 @@ impl Draft {
         Ok(())
     }
 
-    async fn seal(&self, file: BodyFile, message: &Message) -> Result<BodyFile, AcceptError> {
+    async fn seal(&self, mut file: BodyFile, message: &Message) -> Result<BodyFile, AcceptError> {
         let envelope = write_envelope(message);
         blocking(move || {
-            file.disk.seal_body(file.id, &file.file, envelope.as_bytes())?;
+            file.files
+                .seal_body(file.id, &mut *file.file, envelope.as_bytes())?;
             Ok(file)
         })
         .await
@@ -316,8 +318,8 @@ impl HeaderEnd {
 /// A body file that is removed when it is dropped, unless it is to be kept.
 #[derive(Debug)]
 struct BodyFile {
-    file: File,
-    disk: Disk,
+    file: Box<dyn DiskFile>,
+    files: SpoolFiles,
     id: QueueId,
     keep: bool,
 }
@@ -325,7 +327,7 @@ struct BodyFile {
 impl Drop for BodyFile {
     fn drop(&mut self) {
         if !self.keep
-            && let Err(error) = self.disk.remove_body(self.id)
+            && let Err(error) = self.files.remove_body(self.id)
         {
             tracing::warn!(id = %self.id, %error, "an unfinished body could not be removed; the next start sweeps it");
         }

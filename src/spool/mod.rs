@@ -26,9 +26,15 @@
 
 mod body;
 mod disk;
+#[cfg(test)]
+mod disk_tests;
 mod envelope_file;
 mod intake;
+#[cfg(test)]
+mod memory_disk;
 mod open;
+mod reserve;
+mod spool_files;
 mod store;
 mod sweep;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Opening a spool: lock, database, sweep, and the two halves.
 
-use super::disk::Disk;
+use super::disk::{Disk, RealDisk};
 use super::intake::{Intake, MEMORY_UNITS, Shared};
+use super::reserve::{self, Reserve};
+use super::spool_files::{RESERVE, SpoolFiles};
 use super::store::Store;
 use super::{sweep, writer};
 use crate::clock::Clock;
@@ -86,26 +88,36 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`]
     pub fn open(settings: &SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        Self::open_on(Arc::new(RealDisk), RESERVE, settings, clock)
+    }
+
+    /// The same on another disk and with another size of the reserve, for tests.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        reserve: u64,
+        settings: &SpoolSettings,
+        clock: Clock,
+    ) -> Result<Self, SpoolError> {
         let directory = &settings.directory;
         let io_error = |error| SpoolError::Io {
             directory: directory.clone(),
             error,
         };
-        let disk = Disk::prepare(directory).map_err(io_error)?;
-        let lock = disk.lock().map_err(|error| match error {
+        let files = SpoolFiles::prepare(directory, disk, reserve).map_err(io_error)?;
+        let lock = files.lock().map_err(|error| match error {
             TryLockError::WouldBlock => SpoolError::Locked(directory.clone()),
             TryLockError::Error(error) => io_error(error),
         })?;
-        let known = disk.read_id().map_err(io_error)?;
+        let known = files.read_id().map_err(io_error)?;
         let db_error = |error| SpoolError::Db {
             directory: directory.clone(),
             error,
         };
-        let opened = match Opened::open(&disk, known, clock) {
+        let opened = match Opened::open(&files, known, clock) {
             Err(OpenError::Damaged(error)) => {
                 tracing::error!(%error, "queue.db is damaged and is set aside; the bridge starts with an empty queue");
-                let aside = set_database_aside(&disk).map_err(io_error)?;
-                let mut opened = Opened::open(&disk, known, clock).map_err(db_error)?;
+                let aside = set_database_aside(&files).map_err(io_error)?;
+                let mut opened = Opened::open(&files, known, clock).map_err(db_error)?;
                 opened.swept.damaged = Some(aside);
                 opened
             }
@@ -118,23 +130,21 @@ impl Spool {
             bytes,
         } = opened;
         if known != Some(db.spool_id()) {
-            disk.write_id(db.spool_id()).map_err(io_error)?;
+            files.write_id(db.spool_id()).map_err(io_error)?;
         }
-        if let Err(error) = disk.fill_reserve() {
-            tracing::warn!(%error, "the spool has no reserve of disk space");
-        }
-        let (handle, thread) = writer::start(db, disk.clone()).map_err(io_error)?;
+        let reserve = Reserve::new(files.clone(), settings.min_free, reserve::LOOK);
+        let (handle, thread) = writer::start(db, files.clone(), reserve).map_err(io_error)?;
         let live = Arc::new(AtomicU64::new(bytes));
         let arrived = Arc::new(Notify::new());
         let store = Store {
-            disk: disk.clone(),
+            files: files.clone(),
             writer: handle.clone(),
             reader: Arc::new(Mutex::new(reader)),
             live: live.clone(),
             arrived: arrived.clone(),
         };
         let intake = Intake::new(Shared {
-            disk,
+            files,
             writer: handle,
             clock,
             live,
@@ -202,18 +212,18 @@ struct Opened {
 
 impl Opened {
     /// Damage anywhere in what a start has to read is found here, and is [`OpenError::Damaged`].
-    fn open(disk: &Disk, known: Option<[u8; 16]>, clock: Clock) -> Result<Self, OpenError> {
-        let path = disk.database();
+    fn open(files: &SpoolFiles, known: Option<[u8; 16]>, clock: Clock) -> Result<Self, OpenError> {
+        let path = files.database();
         if !path.exists() {
             // Left over from a database that was moved away; a new one must not be built from them.
-            set_side_files_aside(disk).map_err(OpenError::Files)?;
+            set_side_files_aside(files).map_err(OpenError::Files)?;
         }
         let db = QueueWriter::open(&path, *QueueId::new(clock.now()).as_bytes())?;
         let reader = QueueReader::open(&path)?;
         // Only the database that this spool had before knows which bodies are owed.
         let vouches = known == Some(db.spool_id());
         let (bytes, messages) = reader.totals()?;
-        let mut swept = sweep::sweep(disk, &reader, vouches)?;
+        let mut swept = sweep::sweep(files, &reader, vouches)?;
         swept.messages = messages;
         swept.replaced = known.is_some() && !vouches;
         Ok(Self {
@@ -227,19 +237,19 @@ impl Opened {
 
 /// Moves the database to `corrupt/`, then what belongs to it. After a kill in between, the rest is moved at the next
 /// start.
-fn set_database_aside(disk: &Disk) -> io::Result<PathBuf> {
-    let aside = disk.set_aside(&disk.database())?;
-    set_side_files_aside(disk)?;
+fn set_database_aside(files: &SpoolFiles) -> io::Result<PathBuf> {
+    let aside = files.set_aside(&files.database())?;
+    set_side_files_aside(files)?;
     Ok(aside)
 }
 
-fn set_side_files_aside(disk: &Disk) -> io::Result<()> {
+fn set_side_files_aside(files: &SpoolFiles) -> io::Result<()> {
     for suffix in ["-wal", "-shm"] {
-        let mut side = disk.database().into_os_string();
+        let mut side = files.database().into_os_string();
         side.push(suffix);
         let side = PathBuf::from(side);
         if side.exists() {
-            disk.set_aside(&side)?;
+            files.set_aside(&side)?;
         }
     }
     Ok(())

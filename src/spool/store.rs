@@ -1,7 +1,7 @@
 //! The queue runner's half of the spool.
 
 use super::body::{Body, BodyError};
-use super::disk::Disk;
+use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle, Written};
 use crate::db::record::{Message, Occasion, PartId, PlannedPart, Reports, Settlement, Stored, Told};
 use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 pub struct Store {
     /// Dropped before `writer`, so that the writing connection closes last and leaves no write-ahead log behind.
     pub(super) reader: Arc<Mutex<QueueReader>>,
-    pub(super) disk: Disk,
+    pub(super) files: SpoolFiles,
     pub(super) writer: WriterHandle,
     pub(super) live: Arc<AtomicU64>,
     pub(super) arrived: Arc<Notify>,
@@ -113,7 +113,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn message(&self, id: QueueId) -> Result<(Message, Body), StoreError> {
-        let disk = self.disk.clone();
+        let files = self.files.clone();
         let found = self
             .read(move |reader| {
                 let Some(message) = reader.message(id)? else {
@@ -122,7 +122,7 @@ impl Store {
                 let body = match reader.body(id)? {
                     None => return Ok(None),
                     Some(Stored::Inline(bytes)) => Body::in_memory(bytes, message.size, message.checksum),
-                    Some(Stored::File) => Body::in_file(disk.body_path(id), message.size, message.checksum),
+                    Some(Stored::File) => Body::in_file(files, id, message.size, message.checksum),
                 };
                 Ok(Some((message, body)))
             })
@@ -207,8 +207,8 @@ impl Store {
                     Some(live.saturating_sub(size))
                 });
             if in_file {
-                let disk = self.disk.clone();
-                let removed = tokio::task::spawn_blocking(move || disk.remove_body(id)).await;
+                let files = self.files.clone();
+                let removed = tokio::task::spawn_blocking(move || files.remove_body(id)).await;
                 if let Ok(Err(error)) = removed {
                     tracing::warn!(%id, %error, "a delivered body could not be removed; the next start sweeps it");
                 }

@@ -12,9 +12,9 @@ use crate::mail::Timestamp;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-fn settings(directory: &Path) -> SpoolSettings {
+pub(super) fn settings(directory: &Path) -> SpoolSettings {
     SpoolSettings {
         directory: directory.to_owned(),
         max_size: 1 << 30,
@@ -27,7 +27,7 @@ fn open(directory: &Path) -> Spool {
 }
 
 /// An envelope in which nothing is left out.
-fn envelope(recipients: usize) -> Envelope {
+pub(super) fn envelope(recipients: usize) -> Envelope {
     let recipients = (0..recipients).map(|n| Recipient {
         address: format!("r{n}@y.example").parse().unwrap(),
         notify: Notify::from_bits(n as u8 % 9),
@@ -43,7 +43,7 @@ fn envelope(recipients: usize) -> Envelope {
     .with_reports(Some(Ret::Headers), EnvelopeId::new("a b+c").ok())
 }
 
-fn origin() -> Origin {
+pub(super) fn origin() -> Origin {
     Origin {
         client: "192.0.2.7".parse().unwrap(),
         greeting: "printer".to_owned(),
@@ -54,7 +54,7 @@ fn origin() -> Origin {
     }
 }
 
-fn text(octets: usize) -> Vec<u8> {
+pub(super) fn text(octets: usize) -> Vec<u8> {
     (0..octets)
         .map(|n| b"Subject: x\r\n\r\n.0123456789"[n % 25])
         .collect()
@@ -68,7 +68,7 @@ async fn accept(spool: &Spool, body: &[u8], recipients: usize) -> Message {
     draft.accept(envelope(recipients), origin()).await.unwrap()
 }
 
-async fn read_back(spool: &Spool, id: QueueId) -> (Message, Vec<u8>) {
+pub(super) async fn read_back(spool: &Spool, id: QueueId) -> (Message, Vec<u8>) {
     let (message, body) = spool.store().message(id).await.unwrap();
     let mut pieces = body.pieces(0).unwrap();
     let mut bytes = Vec::new();
@@ -78,7 +78,7 @@ async fn read_back(spool: &Spool, id: QueueId) -> (Message, Vec<u8>) {
     (message, bytes)
 }
 
-async fn plan(spool: &Spool, id: QueueId, recipients: usize) -> PartId {
+pub(super) async fn plan(spool: &Spool, id: QueueId, recipients: usize) -> PartId {
     let part = PlannedPart {
         account: "office".to_owned(),
         mailbox: "scanner@x.example".parse().unwrap(),
@@ -92,7 +92,7 @@ async fn plan(spool: &Spool, id: QueueId, recipients: usize) -> PartId {
     }
 }
 
-fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement {
+pub(super) fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement {
     let update = |(recipient, fate): (usize, &Fate)| RecipientUpdate {
         recipient,
         fate: *fate,
@@ -124,7 +124,7 @@ fn body_files(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn close(spool: Spool) {
+pub(super) fn close(spool: Spool) {
     std::thread::spawn(|| spool.close()).join().unwrap();
 }
 
@@ -527,4 +527,36 @@ async fn a_header_without_end_is_refused_and_a_long_text_without_header_is_not()
             .count(),
         9
     );
+}
+
+/// Waits for what the writer does by itself when nobody asks for anything.
+fn wait_until(what: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if what() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it does not come");
+}
+
+#[tokio::test]
+async fn what_was_released_is_given_back_to_the_file_system() {
+    let dir = TempDir::new().unwrap();
+    let size = || std::fs::metadata(dir.path().join("queue.db")).unwrap().len();
+    let spool = open(dir.path());
+    let mut parts = Vec::new();
+    for _ in 0..150 {
+        let id = accept(&spool, &text(60_000), 1).await.id;
+        parts.push(plan(&spool, id, 1).await);
+    }
+    let kept = parts.pop().unwrap();
+    for part in parts {
+        let ended = settlement(part, Next::Ended, &[Fate::Relayed]);
+        spool.store().settle(ended).await.unwrap();
+    }
+    wait_until(|| (1..4_000_000).contains(&size()));
+    assert_eq!(read_back(&spool, kept.message).await.1, text(60_000));
+    close(spool);
+    assert_eq!(open(dir.path()).swept().messages, 1);
 }

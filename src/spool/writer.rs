@@ -7,7 +7,8 @@
 //! database is opened again, and the messages that the group would have added are deleted by id (and the markers
 //! it would have set are cleared) before anything else is done, so that no ghost of a refused message is ever sent.
 
-use super::disk::Disk;
+use super::reserve::Reserve;
+use super::spool_files::SpoolFiles;
 use crate::db::record::{Message, Occasion, PartId, PlannedPart, Reports, Settlement, Stored};
 use crate::db::{DbError, Ending, QueueWriter};
 use crate::mail::QueueId;
@@ -56,17 +57,26 @@ pub(super) struct WriterHandle {
 /// Requests in one transaction at most, so that no group keeps its first member waiting for long.
 const GROUP: usize = 1024;
 
+/// How long the writer must have nothing to do before it gives free pages back.
+const IDLE: Duration = Duration::from_millis(50);
+
 /// How long after a failed attempt to reopen the database the next is made.
 const REOPEN: Duration = Duration::from_secs(1);
 
 /// Starts the thread; it ends when the last handle is gone.
-pub(super) fn start(db: QueueWriter, disk: Disk) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
+pub(super) fn start(
+    db: QueueWriter,
+    files: SpoolFiles,
+    reserve: Reserve,
+) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (requests, inbox) = channel();
     let writer = Writer {
         spool_id: db.spool_id(),
         state: State::Open(db),
-        disk,
+        files,
+        reserve,
         inbox,
+        untidy: false,
     };
     let thread = std::thread::Builder::new()
         .name("spool-writer".to_owned())
@@ -94,8 +104,11 @@ fn gone() -> WriteError {
 struct Writer {
     state: State,
     spool_id: [u8; 16],
-    disk: Disk,
+    files: SpoolFiles,
+    reserve: Reserve,
     inbox: Receiver<(Write, Answer)>,
+    /// Whether messages were released since free pages were last given back to the file system.
+    untidy: bool,
 }
 
 enum State {
@@ -118,6 +131,7 @@ impl Writer {
     fn run(mut self) {
         loop {
             let first = match &self.state {
+                State::Open(_) if self.untidy => self.inbox.recv_timeout(IDLE),
                 State::Open(_) => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 State::Broken { .. } => self.inbox.recv_timeout(REOPEN),
             };
@@ -128,7 +142,10 @@ impl Writer {
                     self.reopen_if_broken();
                     self.serve(group);
                 }
-                Err(RecvTimeoutError::Timeout) => self.reopen_if_broken(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.reopen_if_broken();
+                    self.tidy();
+                }
                 Err(RecvTimeoutError::Disconnected) => return self.reopen_if_broken(),
             }
         }
@@ -147,6 +164,7 @@ impl Writer {
         match results {
             Ok(results) => {
                 for ((write, answer), result) in group.into_iter().zip(results) {
+                    self.untidy |= matches!(result, Ok(Written::Settled(Ending::Released { .. }, _)));
                     match result {
                         Ok(written) => drop(answer.send(Ok(written))),
                         Err(error) => self.refuse(&write, answer, Arc::new(error)),
@@ -154,7 +172,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                if error.is_full() && self.disk.give_up_reserve() {
+                if error.is_full() && self.reserve.give_up() {
                     tracing::error!(
                         "the disk is full: the reserve of the spool was given up; free some space"
                     );
@@ -165,6 +183,9 @@ impl Writer {
                     ghosts: Ghosts::of(&group),
                     error: error.clone(),
                 };
+                // Before anybody is told: a kill in the next moment must not bring back what the group has left in
+                // the write-ahead log.
+                self.reopen_if_broken();
                 for (_, answer) in group {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -172,10 +193,27 @@ impl Writer {
         }
     }
 
+    /// While nobody asks for anything, gives free pages back to the file system, a few at a time.
+    fn tidy(&mut self) {
+        let State::Open(db) = &mut self.state else { return };
+        match db.give_back() {
+            Ok(more) => self.untidy = more,
+            Err(error) => {
+                let error = Arc::new(error);
+                tracing::warn!(%error, "free pages of queue.db could not be given back to the file system");
+                self.untidy = false;
+                self.state = State::Broken {
+                    ghosts: Ghosts::default(),
+                    error,
+                };
+            }
+        }
+    }
+
     /// Answers a request that certainly left nothing in the database: a body that came with it is not owed.
     fn refuse(&self, write: &Write, answer: Answer, error: WriteError) {
         if let Write::Accept(message, Stored::File) = write {
-            remove_body(&self.disk, message.id);
+            remove_body(&self.files, message.id);
         }
         let _ = answer.send(Err(error));
     }
@@ -186,7 +224,7 @@ impl Writer {
             return;
         };
         // A new database must not appear here: its messages would be missing.
-        let reopened = QueueWriter::reopen(&self.disk.database(), self.spool_id).map_err(|e| e.to_string());
+        let reopened = QueueWriter::reopen(&self.files.database(), self.spool_id).map_err(|e| e.to_string());
         let cleaned = reopened.and_then(|mut db| {
             ghosts.exorcise(&mut db).map_err(|e| e.to_string())?;
             Ok(db)
@@ -194,7 +232,10 @@ impl Writer {
         match cleaned {
             Ok(db) => {
                 tracing::info!("the queue can be written again");
-                ghosts.accepted.iter().for_each(|id| remove_body(&self.disk, *id));
+                ghosts
+                    .accepted
+                    .iter()
+                    .for_each(|id| remove_body(&self.files, *id));
                 self.state = State::Open(db);
             }
             Err(reason) => {
@@ -205,8 +246,8 @@ impl Writer {
     }
 }
 
-fn remove_body(disk: &Disk, id: QueueId) {
-    if let Err(error) = disk.remove_body(id) {
+fn remove_body(files: &SpoolFiles, id: QueueId) {
+    if let Err(error) = files.remove_body(id) {
         tracing::warn!(%id, %error, "a body that is not owed could not be removed; the next start sweeps it");
     }
 }
@@ -271,6 +312,7 @@ impl Ghosts {
         db.begin()?;
         db.remove(&self.accepted)?;
         db.unmark(&self.marked)?;
+        db.write_over()?;
         db.commit()
     }
 }
@@ -281,6 +323,8 @@ mod tests {
     use crate::db::QueueReader;
     use crate::db::record::Origin;
     use crate::mail::{BodyType, Envelope, ReversePath};
+    use crate::spool::disk::RealDisk;
+    use crate::spool::spool_files::RESERVE;
     use bytes::Bytes;
 
     fn message(stored: &Stored) -> Message {
@@ -313,8 +357,8 @@ mod tests {
     #[tokio::test]
     async fn a_group_that_fails_leaves_no_ghost() {
         let dir = tempfile::TempDir::new().unwrap();
-        let disk = Disk::prepare(dir.path()).unwrap();
-        let mut db = QueueWriter::open(&disk.database(), [7; 16]).unwrap();
+        let files = SpoolFiles::prepare(dir.path(), Arc::new(RealDisk), RESERVE).unwrap();
+        let mut db = QueueWriter::open(&files.database(), [7; 16]).unwrap();
         let waiting = message(&Stored::File);
         let part = PartId {
             message: waiting.id,
@@ -333,8 +377,13 @@ mod tests {
         db.limit_pages(64).unwrap();
         let stored = Stored::Inline(Bytes::from(vec![b'x'; 60_000]));
         let in_file = message(&Stored::File);
-        drop(disk.create_body(in_file.id).unwrap());
-        let (handle, _thread) = start(db, disk.clone()).unwrap();
+        drop(files.create_body(in_file.id).unwrap());
+        let (handle, _thread) = start(
+            db,
+            files.clone(),
+            Reserve::new(files.clone(), 0, Duration::from_secs(1)),
+        )
+        .unwrap();
         let mut group = tokio::task::JoinSet::new();
         let mut refused = Vec::new();
         let mut writes = vec![
@@ -361,7 +410,7 @@ mod tests {
             .write(Write::Accept(Box::new(next), stored.clone()))
             .await
             .unwrap();
-        let reader = QueueReader::open(&disk.database()).unwrap();
+        let reader = QueueReader::open(&files.database()).unwrap();
         assert!(reader.contains(id).unwrap());
         let marked = reader.interrupted().unwrap().whole.len();
         let there = refused.iter().filter(|id| reader.contains(**id).unwrap()).count();
@@ -371,6 +420,6 @@ mod tests {
             accepted,
             "what was acknowledged is there, and no more"
         );
-        assert_eq!(disk.body_path(in_file.id).exists(), file_there);
+        assert_eq!(files.body_path(in_file.id).exists(), file_there);
     }
 }
