@@ -3,6 +3,7 @@
 //! [`QueueWriter`] is the one connection that writes; the spool's writer thread owns it. [`QueueReader`]s only
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
 
+mod outbox;
 mod reading;
 pub mod record;
 mod reporting;

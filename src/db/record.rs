@@ -66,6 +66,32 @@ pub struct PlannedPart {
     pub recipients: Vec<usize>,
 }
 
+/// How a message goes out, written in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its parts; together they have each recipient once.
+    pub parts: Vec<PlannedPart>,
+    /// When all of them are due.
+    pub due: Timestamp,
+    /// The Message-ID of its header, with its brackets.
+    pub message_id: Option<String>,
+    /// What the history is told, as JSON.
+    pub events: Vec<String>,
+}
+
+impl Plan {
+    /// With these parts, all due at `due`, and nothing to tell.
+    #[must_use]
+    pub fn new(parts: Vec<PlannedPart>, due: Timestamp) -> Self {
+        Self {
+            parts,
+            due,
+            message_id: None,
+            events: Vec::new(),
+        }
+    }
+}
+
 /// Names a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartId {
@@ -153,6 +179,8 @@ pub struct Settlement {
     pub recipients: Vec<RecipientUpdate>,
     /// Who is to be told.
     pub reports: Reports,
+    /// What the history is told, as JSON.
+    pub events: Vec<String>,
 }
 
 /// Reports to be queued by the transaction that makes true what they say, and what is remembered of them.
@@ -162,6 +190,8 @@ pub struct Reports {
     pub new: Vec<NewReport>,
     /// Who has been told of what, or would have been.
     pub told: Vec<Told>,
+    /// What the history is told of them, as JSON.
+    pub events: Vec<String>,
 }
 
 /// What else than the end of a part somebody is told of; each once.
@@ -177,7 +207,7 @@ impl Reports {
     /// True if nobody is told anything, and nothing is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.new.is_empty() && self.told.is_empty()
+        self.new.is_empty() && self.told.is_empty() && self.events.is_empty()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reports (RFC 3464): queued with what they are about, and remembered so that nobody is told too often.
 
-use super::record::{Fate, NewReport, Occasion, PartId, Reports, Settlement, Stored, Told};
+use super::record::{Fate, NewReport, Occasion, PartId, Plan, Reports, Settlement, Stored, Told};
 use super::{DbError, QueueReader, QueueWriter};
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -53,12 +53,13 @@ impl QueueWriter {
         let mut octets = 0;
         for NewReport { message, body, part } in &reports.new {
             self.insert(message, &Stored::Inline(body.clone()))?;
-            self.plan(message.id, std::slice::from_ref(part), message.arrived)?;
+            self.plan(message.id, &Plan::new(vec![part.clone()], message.arrived))?;
             octets += message.size;
         }
         for told in &reports.told {
             self.remember(told)?;
         }
+        self.put_in_outbox(&reports.events)?;
         Ok(octets)
     }
 
@@ -149,6 +150,7 @@ mod tests {
                 since: NOW,
                 held_back: 3,
             }],
+            events: vec!["reported".to_owned()],
         }
     }
 
@@ -164,6 +166,7 @@ mod tests {
                 cause: "x".to_owned(),
             }],
             reports,
+            events: vec!["failed".to_owned()],
         }
     }
 
@@ -175,7 +178,7 @@ mod tests {
         let failing = message("b@y.example", false);
         db.insert(&failing, &Stored::Inline(Bytes::from_static(b"text")))
             .unwrap();
-        db.plan(failing.id, &[part()], NOW).unwrap();
+        db.plan(failing.id, &Plan::new(vec![part()], NOW)).unwrap();
         let reader = QueueReader::open(&path).unwrap();
         let id = PartId {
             message: failing.id,
@@ -208,6 +211,10 @@ mod tests {
         db.remove(&[id]).unwrap();
         assert_eq!(db.settle(&failure).unwrap().1, 0, "when it has been sent");
         assert!(!reader.contains(id).unwrap());
+        let outbox = reader.outbox(9).unwrap();
+        let events: Vec<&str> = outbox.iter().map(|(_, event)| event.as_str()).collect();
+        // The history tells a repeated event by its own id.
+        assert_eq!(events, ["failed", "reported", "failed", "failed"]);
     }
 
     #[test]

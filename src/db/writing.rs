@@ -1,6 +1,6 @@
 //! The statements that change `queue.db`.
 
-use super::record::{Fate, Message, Next, PartId, PlannedPart, Settlement, Stored};
+use super::record::{Fate, Message, Next, PartId, Plan, Settlement, Stored};
 use super::{DbError, OpenError, open_writing, schema};
 use crate::mail::BodyType;
 use crate::mail::EnvelopeId;
@@ -221,16 +221,16 @@ impl QueueWriter {
         ids.iter().try_for_each(|id| self.delete(*id))
     }
 
-    /// Writes the plan of a message, all its parts due at `due`. Does nothing if it has one already.
+    /// Writes the plan of a message. Does nothing if it has one already.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn plan(&mut self, message: QueueId, parts: &[PlannedPart], due: Timestamp) -> Result<(), DbError> {
+    pub fn plan(&mut self, message: QueueId, plan: &Plan) -> Result<(), DbError> {
         let id = &message.as_bytes()[..];
         let planned = self
             .connection
-            .prepare_cached("UPDATE message SET planned = 1 WHERE id = ?1 AND planned = 0")?
-            .execute([id])?;
+            .prepare_cached("UPDATE message SET planned = 1, message_id = ?2 WHERE id = ?1 AND planned = 0")?
+            .execute(params![id, plan.message_id])?;
         if planned == 0 {
             return Ok(());
         }
@@ -240,7 +240,7 @@ impl QueueWriter {
         let mut recipient = self
             .connection
             .prepare_cached("UPDATE recipient SET part = ?3 WHERE message = ?1 AND number = ?2")?;
-        for (number, planned) in parts.iter().enumerate() {
+        for (number, planned) in plan.parts.iter().enumerate() {
             let mailbox = planned.mailbox.to_string();
             part.execute(params![
                 id,
@@ -248,13 +248,14 @@ impl QueueWriter {
                 planned.account,
                 mailbox,
                 planned.changes,
-                due.millis()
+                plan.due.millis()
             ])?;
             for position in &planned.recipients {
                 recipient.execute(params![id, position, number])?;
             }
         }
-        Ok(())
+        drop((part, recipient));
+        self.put_in_outbox(&plan.events)
     }
 
     /// Marks that an attempt of a part begins at `at`: from here on its outcome may be uncertain.
@@ -382,6 +383,7 @@ impl QueueWriter {
                 i64::try_from(progress.deferred.as_millis()).unwrap_or(i64::MAX),
                 progress.uncertain,
             ])?;
+        self.put_in_outbox(&settlement.events)?;
         let octets = if is_news {
             self.queue_reports(&settlement.reports)?
         } else {

@@ -13,13 +13,14 @@ use crate::mail::header::{HeaderBlock, Hop, MAX_HEADER_BLOCK, Protocol, received
 use crate::policy::check_recipients;
 use crate::spool::{Body, Ending, Message, Next, Part, PartId, Store, StoreError};
 use crate::telemetry::Maillog;
-use crate::telemetry::maillog;
+use crate::telemetry::event::{Attempted, Event, Outcome, Then, What};
 use crate::upstream::Parcel;
 use crate::upstream::Upstream;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What every attempt needs. Cheap to clone.
@@ -97,7 +98,7 @@ pub(super) async fn interrupted(context: &Context, mut part: Part) {
         .map(|(message, _)| message);
     let disposition = local::INTERRUPTED.disposition("no answer was heard", None);
     let report = Report::all(part.waiting.len(), disposition);
-    let conclusion = Conclusion::of(context, &part, message.as_ref(), report);
+    let conclusion = Conclusion::of(context, &part, message.as_ref(), report, None);
     conclusion.tell_outcome(context);
     let ending = conclusion.write(context).await;
     conclusion.tell_ending(context, ending);
@@ -126,6 +127,7 @@ async fn try_once(
                 part,
                 Some(&message),
                 Report::all(part.waiting.len(), disposition),
+                None,
             )
             .await;
             return Ok(Vec::new());
@@ -141,8 +143,9 @@ async fn try_once(
         return Ok(unprepared(part, &failure));
     }
     context.store.mark(part.id, context.clock.now()).await?;
+    let began = Instant::now();
     let report = upstream.deliver(&parcel).await;
-    Ok(conclude(context, part, Some(&message), report).await)
+    Ok(conclude(context, part, Some(&message), report, Some(began.elapsed())).await)
 }
 
 /// A message whose record is gone or damaged waits for a person.
@@ -155,7 +158,7 @@ async fn unreadable(context: &Context, part: &Part, error: &StoreError) -> Vec<G
         // Nobody to tell it about in a line of its own.
         tracing::error!(id = %part.id.message, %error, "a message cannot be read and waits for a person");
     }
-    conclude(context, part, None, report).await;
+    conclude(context, part, None, report, None).await;
     Vec::new()
 }
 
@@ -237,14 +240,15 @@ fn received(context: &Context, message: &Message, part: &Part) -> String {
     })
 }
 
-/// Writes what follows from a report into the spool, then tells the log.
+/// Writes what follows from a report into the spool, then tells the log. `took` is how long the upstream had.
 async fn conclude(
     context: &Context,
     part: &Part,
     message: Option<&Message>,
     report: Report,
+    took: Option<Duration>,
 ) -> Vec<GateNews> {
-    let conclusion = Conclusion::of(context, part, message, report);
+    let conclusion = Conclusion::of(context, part, message, report, took);
     let ending = conclusion.write(context).await;
     conclusion.tell_outcome(context);
     conclusion.tell_ending(context, ending);
@@ -256,16 +260,32 @@ struct Conclusion<'a> {
     part: &'a Part,
     age: Duration,
     verdict: Verdict,
+    /// For the log; the settlement has them for the history.
+    attempted: Vec<Attempted>,
 }
 
 impl<'a> Conclusion<'a> {
-    fn of(context: &Context, part: &'a Part, message: Option<&Message>, report: Report) -> Self {
+    fn of(
+        context: &Context,
+        part: &'a Part,
+        message: Option<&Message>,
+        report: Report,
+        took: Option<Duration>,
+    ) -> Self {
         let now = context.clock.now();
-        let verdict = settle(part, report, &context.schedule, now, fastrand::f64());
+        let mut verdict = settle(part, report, &context.schedule, now, fastrand::f64());
+        let age = message.map_or(Duration::ZERO, |message| now.since(message.arrived));
+        let attempted = attempted(part, &verdict, age, took);
+        let event = |attempted: &Attempted| {
+            let what = What::Attempted(attempted.clone());
+            Event::new(now, Some(part.id.message), what).to_json()
+        };
+        verdict.settlement.events = attempted.iter().map(event).collect();
         Self {
             part,
-            age: message.map_or(Duration::ZERO, |message| now.since(message.arrived)),
+            age,
             verdict,
+            attempted,
         }
     }
 
@@ -286,19 +306,8 @@ impl<'a> Conclusion<'a> {
     }
 
     fn tell_outcome(&self, context: &Context) {
-        let settlement = &self.verdict.settlement;
-        let about = maillog::Attempt {
-            id: self.part.id.message,
-            part: self.part.id.number,
-            account: &self.part.account,
-            mailbox: &self.part.mailbox,
-            number: settlement.progress.attempts,
-            age: self.age,
-        };
-        for (disposition, to) in grouped(self.part, &self.verdict.dispositions) {
-            context
-                .maillog
-                .attempted(about, &to, disposition, &told(settlement.next, disposition));
+        for attempted in &self.attempted {
+            context.maillog.attempted(self.part.id.message, attempted);
         }
     }
 
@@ -312,29 +321,53 @@ impl<'a> Conclusion<'a> {
     }
 }
 
-/// Recipients with the same disposition share a line.
-fn grouped<'a>(part: &'a Part, dispositions: &'a [Disposition]) -> Vec<(&'a Disposition, Vec<&'a Address>)> {
-    let mut groups: Vec<(&Disposition, Vec<&Address>)> = Vec::new();
-    for ((_, address), disposition) in part.waiting.iter().zip(dispositions) {
+/// What log and history are told; recipients with the same disposition share a line.
+fn attempted(part: &Part, verdict: &Verdict, age: Duration, took: Option<Duration>) -> Vec<Attempted> {
+    let mut groups: Vec<(&Disposition, Vec<(usize, String)>)> = Vec::new();
+    for ((position, address), disposition) in part.waiting.iter().zip(&verdict.dispositions) {
+        let recipient = (*position, address.to_string());
         match groups.iter_mut().find(|(known, _)| *known == disposition) {
-            Some((_, to)) => to.push(address),
-            None => groups.push((disposition, vec![address])),
+            Some((_, to)) => to.push(recipient),
+            None => groups.push((disposition, vec![recipient])),
         }
     }
-    groups
+    let settlement = &verdict.settlement;
+    let attempted = |(disposition, recipients)| {
+        Attempted {
+            part: part.id.number,
+            account: part.account.clone(),
+            mailbox: part.mailbox.to_string(),
+            number: settlement.progress.attempts,
+            recipients,
+            outcome: Outcome::of(disposition),
+            status: String::new(),
+            cause: String::new(),
+            upstream: String::new(),
+            age: millis(age),
+            took: took.map(millis),
+            next: then(settlement.next, disposition),
+        }
+        .with(disposition)
+    };
+    groups.into_iter().map(attempted).collect()
 }
 
-fn told(next: Next, disposition: &Disposition) -> String {
+fn then(next: Next, disposition: &Disposition) -> Then {
     match (disposition, next) {
-        (Disposition::Failed(_), _) => "kept as a dead letter".to_owned(),
-        (_, Next::Held) => "waits for a person".to_owned(),
+        (Disposition::Relayed(_), _) => Then::Done,
+        (Disposition::Failed(_), _) => Then::DeadLetter,
+        (_, Next::Held) => Then::Person,
         (_, Next::Due(due))
             if disposition
                 .cause()
                 .is_some_and(|cause| cause.scope < Scope::Mailbox) =>
         {
-            due.to_string()
+            Then::Due(due)
         }
-        _ => "when the account is well".to_owned(),
+        _ => Then::AccountWell,
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

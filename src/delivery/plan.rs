@@ -1,17 +1,23 @@
-//! How a message is split into parts, once, before its first attempt.
+//! How a message is split into parts, once, before its first attempt, and what the history is told of it.
 
 use crate::explain::local;
 use crate::mail::Address;
 use crate::mail::Disposition;
+use crate::mail::ReversePath;
+use crate::mail::Timestamp;
 use crate::mail::header::{HeaderBlock, HeaderChanges, MAX_HEADER_BLOCK};
 use crate::policy::{fit_header_to_envelope, summary};
-use crate::spool::{Body, BodyError, Message, PlannedPart};
+use crate::spool::{Body, BodyError, Message, Plan, PlannedPart};
+use crate::telemetry::Event;
+use crate::telemetry::event::{Accepted, PartPlanned, What};
 use serde::{Deserialize, Serialize};
 
 /// Decides which parts a message is sent in. Pure but for reading the beginning of the body.
 #[derive(Clone, Debug)]
 pub struct Planner {
     account: Account,
+    /// Whether the history may know the subjects.
+    subjects: bool,
 }
 
 /// The account that a message goes out by.
@@ -21,6 +27,14 @@ pub struct Account {
     pub name: String,
     /// The mailbox that sends.
     pub mailbox: Address,
+}
+
+/// What was decided about a message, and what its header says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outline {
+    pub(super) parts: Vec<Planned>,
+    message_id: Option<String>,
+    subject: Option<String>,
 }
 
 /// A part, with what the log says about it.
@@ -54,33 +68,53 @@ impl Planner {
     /// All mail goes out by this account.
     #[must_use]
     pub fn new(account: Account) -> Self {
-        Self { account }
+        Self {
+            account,
+            subjects: true,
+        }
+    }
+
+    /// With `false`, the history does not learn the subjects of messages.
+    #[must_use]
+    pub fn telling_subjects(mut self, subjects: bool) -> Self {
+        self.subjects = subjects;
+        self
     }
 
     /// The parts of a message; together they have each recipient once. Blocks on the disk.
     ///
     /// # Errors
     /// The body cannot be read at the moment. One that can never be read is planned to be held.
-    pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Vec<Planned>, BodyError> {
+    pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Outline, BodyError> {
         let recipients: Vec<Address> = message.envelope.addresses().cloned().collect();
         let everybody: Vec<usize> = (0..recipients.len()).collect();
         let beginning = match body.beginning(MAX_HEADER_BLOCK) {
             Ok(beginning) => beginning,
-            Err(error) if error.is_lasting() => return Ok(vec![self.held(everybody, &error.to_string())]),
+            Err(error) if error.is_lasting() => {
+                return Ok(vec![self.held(everybody, &error.to_string())].into());
+            }
             Err(error) => return Err(error),
         };
         let block = match HeaderBlock::parse(&beginning, beginning.len() as u64 == body.size()) {
             Ok(block) => block,
             Err(error) => {
-                return Ok(vec![self.refused(
-                    everybody,
-                    &error.to_string(),
-                    &error.to_string(),
-                )]);
+                return Ok(vec![self.refused(everybody, &error.to_string(), &error.to_string())].into());
             }
         };
-        let misfit = match fit_header_to_envelope(&block, &recipients) {
-            Ok(changes) => return Ok(vec![self.changed(&block, everybody, changes)]),
+        Ok(Outline {
+            parts: self.parts(&block, &recipients),
+            message_id: block.message_id().map(|id| bounded(&id, MAX_MESSAGE_ID)),
+            subject: block
+                .subject()
+                .filter(|_| self.subjects)
+                .map(|subject| bounded(&subject, MAX_SUBJECT)),
+        })
+    }
+
+    fn parts(&self, block: &HeaderBlock<'_>, recipients: &[Address]) -> Vec<Planned> {
+        let everybody: Vec<usize> = (0..recipients.len()).collect();
+        let misfit = match fit_header_to_envelope(block, recipients) {
+            Ok(changes) => return vec![self.changed(block, everybody, changes)],
             Err(misfit) => misfit,
         };
         // Those who cannot be written into a header are refused; the others need not suffer for it.
@@ -90,17 +124,17 @@ impl Planner {
         let mut parts = vec![self.refused(bad, &misfit.public, &misfit.diagnostic)];
         if !good.is_empty() {
             let addresses: Vec<Address> = good.iter().map(|n| recipients[*n].clone()).collect();
-            parts.push(match fit_header_to_envelope(&block, &addresses) {
-                Ok(changes) => self.changed(&block, good, changes),
+            parts.push(match fit_header_to_envelope(block, &addresses) {
+                Ok(changes) => self.changed(block, good, changes),
                 Err(misfit) => self.refused(good, &misfit.public, &misfit.diagnostic),
             });
         }
-        Ok(parts)
+        parts
     }
 
     /// The plan of a message whose record cannot be read: one part without recipients, to be held.
-    pub(super) fn unreadable(&self, diagnostic: &str) -> Planned {
-        self.held(Vec::new(), diagnostic)
+    pub(super) fn unreadable(&self, diagnostic: &str) -> Outline {
+        vec![self.held(Vec::new(), diagnostic)].into()
     }
 
     fn held(&self, recipients: Vec<usize>, diagnostic: &str) -> Planned {
@@ -140,6 +174,68 @@ impl Planner {
             summary,
         }
     }
+}
+
+impl From<Vec<Planned>> for Outline {
+    fn from(parts: Vec<Planned>) -> Self {
+        Self {
+            parts,
+            ..Self::default()
+        }
+    }
+}
+
+impl Outline {
+    /// For the spool: all parts due at `now`, with the event for the history; none if the record is unreadable.
+    pub(super) fn plan(&self, message: Option<&Message>, now: Timestamp) -> Plan {
+        let accepted = message.map(|message| self.accepted(message, now).to_json());
+        Plan {
+            parts: self.parts.iter().map(|planned| planned.part.clone()).collect(),
+            due: now,
+            message_id: self.message_id.clone(),
+            events: accepted.into_iter().collect(),
+        }
+    }
+
+    fn accepted(&self, message: &Message, now: Timestamp) -> Event {
+        let from = match message.envelope.reverse_path() {
+            ReversePath::Null => None,
+            ReversePath::Address(address) => Some(address.to_string()),
+        };
+        let parts = self.parts.iter().map(|Planned { part, summary }| PartPlanned {
+            account: part.account.clone(),
+            mailbox: part.mailbox.to_string(),
+            recipients: part.recipients.clone(),
+            changes: summary.clone(),
+        });
+        let accepted = Accepted {
+            arrived: message.arrived,
+            from,
+            to: message.envelope.addresses().map(ToString::to_string).collect(),
+            size: message.size,
+            client: message.origin.client.to_string(),
+            listener: message.origin.listener.clone(),
+            user: message.origin.user.clone(),
+            tls: message.origin.tls,
+            message_id: self.message_id.clone(),
+            subject: self.subject.clone(),
+            parts: parts.collect(),
+        };
+        Event::new(now, Some(message.id), What::Accepted(accepted))
+    }
+}
+
+/// Characters of a Subject that the history keeps.
+const MAX_SUBJECT: usize = 200;
+
+/// Characters of a Message-ID that are kept: a line of a header is no longer (RFC 5322 §2.1.1).
+const MAX_MESSAGE_ID: usize = 998;
+
+fn bounded(text: &str, characters: usize) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(characters)
+        .collect()
 }
 
 impl HeaderPlan {

@@ -493,19 +493,29 @@ async fn plan(context: &Context, planner: Planner, id: QueueId) {
 }
 
 async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<(), StoreError> {
-    let parts = match context.store.message(id).await {
-        Ok((message, body)) => match tokio::task::spawn_blocking(move || planner.plan(&message, &body)).await
-        {
-            Ok(parts) => parts?,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return Err(StoreError::Closing),
-        },
-        Err(error) if error.is_lasting() => vec![planner.unreadable(&error.to_string())],
+    let now = context.clock.now();
+    let (outline, plan) = match context.store.message(id).await {
+        Ok((message, body)) => {
+            let planning = move || {
+                let outline = planner.plan(&message, &body)?;
+                let plan = outline.plan(Some(&message), now);
+                Ok::<_, StoreError>((outline, plan))
+            };
+            match tokio::task::spawn_blocking(planning).await {
+                Ok(planned) => planned?,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => return Err(StoreError::Closing),
+            }
+        }
+        Err(error) if error.is_lasting() => {
+            let outline = planner.unreadable(&error.to_string());
+            let plan = outline.plan(None, now);
+            (outline, plan)
+        }
         Err(error) => return Err(error),
     };
-    let plan = parts.iter().map(|planned| planned.part.clone()).collect();
-    context.store.plan(id, plan, context.clock.now()).await?;
-    for (number, planned) in (0u32..).zip(parts) {
+    context.store.plan(id, plan).await?;
+    for (number, planned) in (0u32..).zip(outline.parts) {
         let part = planned.part;
         context.maillog.planned(
             id,

@@ -73,6 +73,7 @@ pub(super) fn settle(
         progress,
         recipients,
         reports: Reports::default(),
+        events: Vec::new(),
     };
     Verdict {
         settlement,

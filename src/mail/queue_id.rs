@@ -1,13 +1,15 @@
 //! The name of a message in the queue.
 
 use super::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use uuid::{NoContext, Uuid};
 
 /// Names one accepted message, in the log, in the Received field and in the spool: a UUID of version 7
 /// (RFC 9562 §5.7), so that ids sort by arrival. Shown as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct QueueId(Uuid);
 
 /// A text or byte string that is not a queue id.
@@ -57,6 +59,20 @@ impl fmt::Display for QueueId {
 impl fmt::Debug for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<QueueId> for String {
+    fn from(id: QueueId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for QueueId {
+    type Error = QueueIdError;
+
+    fn try_from(text: String) -> Result<Self, QueueIdError> {
+        text.parse()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A moment in time, as it is stored and as it stands in header fields.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -10,7 +11,8 @@ use time::macros::format_description;
 /// Milliseconds since 1970-01-01 00:00 UTC, without leap seconds.
 ///
 /// Reading the clock is `clock::Clock`'s business; everybody else is given one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(i64);
 
 /// RFC 3339 with always three digits of milliseconds, so that lines of a log stand below each other.

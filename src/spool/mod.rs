@@ -42,8 +42,8 @@ mod tests;
 mod writer;
 
 pub use crate::db::record::{
-    Fate, Message, NewReport, Next, Occasion, Origin, Part, PartId, PlannedPart, Progress, RecipientUpdate,
-    Reports, Settlement, Told,
+    Fate, Message, NewReport, Next, Occasion, Origin, Part, PartId, Plan, PlannedPart, Progress,
+    RecipientUpdate, Reports, Settlement, Told,
 };
 pub use crate::db::{Agenda, Ending, Lane, LaneCounts, Parts, Slots};
 pub use body::{Body, BodyError, Pieces};

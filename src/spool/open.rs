@@ -142,6 +142,7 @@ impl Spool {
             reader: Arc::new(Mutex::new(reader)),
             live: live.clone(),
             arrived: arrived.clone(),
+            news: Arc::new(Notify::new()),
         };
         let intake = Intake::new(Shared {
             files,

@@ -3,7 +3,7 @@
 use super::body::{Body, BodyError};
 use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle, Written};
-use crate::db::record::{Message, Occasion, PartId, PlannedPart, Reports, Settlement, Stored, Told};
+use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored, Told};
 use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -20,6 +20,7 @@ pub struct Store {
     pub(super) writer: WriterHandle,
     pub(super) live: Arc<AtomicU64>,
     pub(super) arrived: Arc<Notify>,
+    pub(super) news: Arc<Notify>,
 }
 
 /// Why the spool could not do what it was asked. Nothing was changed.
@@ -130,15 +131,41 @@ impl Store {
         found.ok_or(StoreError::Unknown(id))
     }
 
-    /// Writes the plan of a message, all parts due at `due`. A message that has a plan keeps it.
+    /// Waits until there may be something new in the outbox since the last call returned.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// The oldest events that the history has not been told, by their ids, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn outbox(&self, limit: usize) -> Result<Vec<(i64, String)>, StoreError> {
+        self.read(move |reader| reader.outbox(limit)).await
+    }
+
+    /// Removes from the outbox what the history has for good: everything up to and with the event `last`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn forget(&self, last: i64) -> Result<(), StoreError> {
+        self.writer.write(Write::Forget(last)).await?;
+        Ok(())
+    }
+
+    /// Writes the plan of a message. A message that has a plan keeps it.
     ///
     /// # Errors
     /// [`StoreError`]
     ///
     /// # Cancellation
     /// Once called it is carried out, as all writing methods; only the answer is lost.
-    pub async fn plan(&self, id: QueueId, parts: Vec<PlannedPart>, due: Timestamp) -> Result<(), StoreError> {
-        self.writer.write(Write::Plan(id, parts, due)).await?;
+    pub async fn plan(&self, id: QueueId, plan: Plan) -> Result<(), StoreError> {
+        self.writer.write(Write::Plan(id, plan)).await?;
+        self.news.notify_one();
         Ok(())
     }
 
@@ -199,6 +226,7 @@ impl Store {
             return Ok(Ending::Open);
         };
         self.count_reports(reports);
+        self.news.notify_one();
         if let Ending::Released { in_file, size } = ending {
             // A saturating subtraction: nothing may ever make the spool look full for good.
             let _ = self

@@ -85,7 +85,13 @@ pub(super) async fn plan(spool: &Spool, id: QueueId, recipients: usize) -> PartI
         changes: "{}".to_owned(),
         recipients: (0..recipients).collect(),
     };
-    spool.store().plan(id, vec![part], NOW).await.unwrap();
+    let plan = Plan {
+        parts: vec![part],
+        due: NOW,
+        message_id: None,
+        events: vec!["planned".to_owned()],
+    };
+    spool.store().plan(id, plan).await.unwrap();
     PartId {
         message: id,
         number: 0,
@@ -109,6 +115,7 @@ pub(super) fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement
         },
         recipients,
         reports: Reports::default(),
+        events: vec!["settled".to_owned()],
     }
 }
 
@@ -336,6 +343,36 @@ async fn a_plan_is_written_once() {
     assert!(agenda.unplanned.is_empty());
     assert_eq!(agenda.due.len(), 1);
     assert_eq!(agenda.due[0].waiting.len(), 3);
+}
+
+#[tokio::test]
+async fn what_happens_is_in_the_outbox_until_it_is_forgotten() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(dir.path());
+    let id = accept(&spool, &text(10), 1).await.id;
+    let part = plan(&spool, id, 1).await;
+    plan(&spool, id, 1).await;
+    spool
+        .store()
+        .settle(settlement(part, Next::Ended, &[Fate::Relayed]))
+        .await
+        .unwrap();
+    spool.store().news().await;
+    let told =
+        |outbox: &[(i64, String)]| -> Vec<String> { outbox.iter().map(|(_, text)| text.clone()).collect() };
+    let outbox = spool.store().outbox(10).await.unwrap();
+    assert_eq!(
+        told(&outbox),
+        ["planned", "settled"],
+        "a plan that is not written tells nothing"
+    );
+    assert_eq!(told(&spool.store().outbox(1).await.unwrap()), ["planned"]);
+    spool.store().forget(outbox[0].0).await.unwrap();
+    spool.close();
+    assert_eq!(
+        told(&open(dir.path()).store().outbox(10).await.unwrap()),
+        ["settled"]
+    );
 }
 
 #[tokio::test]

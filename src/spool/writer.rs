@@ -9,7 +9,7 @@
 
 use super::reserve::Reserve;
 use super::spool_files::SpoolFiles;
-use crate::db::record::{Message, Occasion, PartId, PlannedPart, Reports, Settlement, Stored};
+use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored};
 use crate::db::{DbError, Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub(super) enum Write {
     Accept(Box<Message>, Stored),
-    Plan(QueueId, Vec<PlannedPart>, Timestamp),
+    Plan(QueueId, Plan),
     Mark(PartId, Timestamp),
     Settle(Settlement),
     Tell(Occasion, Reports),
@@ -31,6 +31,7 @@ pub(super) enum Write {
     ReinIn(Timestamp, Timestamp),
     Pause(String, Timestamp),
     Resume(String),
+    Forget(i64),
 }
 
 /// What came of it.
@@ -273,7 +274,7 @@ fn commit_group(
 fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
     match write {
         Write::Accept(message, stored) => db.insert(message, stored)?,
-        Write::Plan(id, parts, due) => db.plan(*id, parts, *due)?,
+        Write::Plan(id, plan) => db.plan(*id, plan)?,
         Write::Mark(part, at) => db.mark(*part, *at)?,
         Write::Hold(part) => db.hold(*part)?,
         Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
@@ -284,6 +285,7 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
             return Ok(Written::Settled(ending, octets));
         }
         Write::Tell(occasion, reports) => return Ok(Written::Told(db.tell(*occasion, reports)?)),
+        Write::Forget(last) => db.forget(*last)?,
     }
     Ok(Written::Done)
 }
@@ -302,7 +304,8 @@ impl Ghosts {
                 | Write::ReinIn(..)
                 | Write::Pause(..)
                 | Write::Resume(_)
-                | Write::Tell(..) => {}
+                | Write::Tell(..)
+                | Write::Forget(_) => {}
             }
         }
         ghosts
@@ -321,7 +324,7 @@ impl Ghosts {
 mod tests {
     use super::*;
     use crate::db::QueueReader;
-    use crate::db::record::Origin;
+    use crate::db::record::{Origin, PlannedPart};
     use crate::mail::{BodyType, Envelope, ReversePath};
     use crate::spool::disk::RealDisk;
     use crate::spool::spool_files::RESERVE;
@@ -372,7 +375,8 @@ mod tests {
         };
         db.begin().unwrap();
         db.insert(&waiting, &Stored::File).unwrap();
-        db.plan(waiting.id, &[plan], waiting.arrived).unwrap();
+        db.plan(waiting.id, &Plan::new(vec![plan], waiting.arrived))
+            .unwrap();
         db.commit().unwrap();
         db.limit_pages(64).unwrap();
         let stored = Stored::Inline(Bytes::from(vec![b'x'; 60_000]));

@@ -17,38 +17,20 @@
 //! | `paused` / `resumed` | an administrator stopped the sending, or lets it go on | `account` |
 //! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
 
+use super::event::{Attempted, Outcome};
 use crate::mail::Address;
 use crate::mail::Cause;
-use crate::mail::Disposition;
 use crate::mail::Envelope;
 use crate::mail::Peer;
 use crate::mail::QueueId;
-use crate::mail::Receipt;
 use crate::mail::Timestamp;
 use std::fmt;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Writes the life of messages. Cheap to clone; later the same calls feed metrics and history.
+/// Writes the life of messages. Cheap to clone; later the same calls feed metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Maillog;
-
-/// Which attempt a line is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Attempt<'a> {
-    /// The message.
-    pub id: QueueId,
-    /// The part of it.
-    pub part: u32,
-    /// Through which account.
-    pub account: &'a str,
-    /// As which mailbox.
-    pub mailbox: &'a Address,
-    /// The how-manieth attempt of this part, from 1.
-    pub number: u32,
-    /// Time since the message was accepted.
-    pub age: Duration,
-}
 
 /// Who a client is.
 #[derive(Clone, Copy, Debug)]
@@ -101,50 +83,36 @@ impl Maillog {
         info!(target: "mail", %id, part, account, %mailbox, recipients, changes, "planned");
     }
 
-    /// What an attempt came to, for the recipients `to` that share it. `next` says what happens now.
-    pub fn attempted(
-        &self,
-        attempt: Attempt<'_>,
-        to: &[&Address],
-        disposition: &Disposition,
-        next: &dyn fmt::Display,
-    ) {
-        let to = List(to);
-        let Attempt {
-            id,
+    /// What an attempt came to, for the recipients that share it; the same value goes into the history.
+    pub fn attempted(&self, id: QueueId, attempt: &Attempted) {
+        let to: Vec<&str> = attempt.recipients.iter().map(|(_, to)| to.as_str()).collect();
+        let (to, age) = (List(&to), Seconds(attempt.age()));
+        let Attempted {
             part,
             account,
             mailbox,
             number,
-            age,
+            status,
+            cause,
+            upstream,
+            next,
+            ..
         } = attempt;
-        let age = Seconds(age);
-        let status = disposition
-            .cause()
-            .map_or_else(String::new, |c| c.status.with_class(disposition.class()));
-        match disposition {
-            Disposition::Relayed(Receipt { diagnostic, .. }) => {
-                info!(target: "mail", %id, part, %to, account, %mailbox, upstream = diagnostic, attempt = number, %age, "relayed");
+        match attempt.outcome {
+            Outcome::Relayed => {
+                info!(target: "mail", %id, part, %to, account, mailbox, upstream, attempt = number, %age, "relayed");
             }
-            Disposition::Deferred(Cause {
-                public, diagnostic, ..
-            }) => {
-                info!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "deferred");
+            Outcome::Deferred => {
+                info!(target: "mail", %id, part, %to, account, mailbox, status, cause, upstream, attempt = number, %age, %next, "deferred");
             }
-            Disposition::Held(Cause {
-                public, diagnostic, ..
-            }) => {
-                warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "held");
+            Outcome::Held => {
+                warn!(target: "mail", %id, part, %to, account, mailbox, status, cause, upstream, attempt = number, %age, %next, "held");
             }
-            Disposition::Failed(Cause {
-                public, diagnostic, ..
-            }) => {
-                warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "failed");
+            Outcome::Failed => {
+                warn!(target: "mail", %id, part, %to, account, mailbox, status, cause, upstream, attempt = number, %age, %next, "failed");
             }
-            Disposition::Uncertain(Cause {
-                public, diagnostic, ..
-            }) => {
-                warn!(target: "mail", %id, part, %to, account, %mailbox, status, cause = public, upstream = diagnostic, attempt = number, %age, %next, "uncertain");
+            Outcome::Uncertain => {
+                warn!(target: "mail", %id, part, %to, account, mailbox, status, cause, upstream, attempt = number, %age, %next, "uncertain");
             }
         }
     }
@@ -208,11 +176,11 @@ fn or_all(account: &str) -> &str {
 
 struct List<'a, T>(&'a [T]);
 
-impl<T: std::borrow::Borrow<Address>> fmt::Display for List<'_, T> {
+impl<T: fmt::Display> fmt::Display for List<'_, T> {
     /// The first ten in angle brackets, and how many more there are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, address) in self.0.iter().take(10).enumerate() {
-            write!(f, "{}<{}>", if n > 0 { "," } else { "" }, address.borrow())?;
+            write!(f, "{}<{}>", if n > 0 { "," } else { "" }, address)?;
         }
         match self.0.len().saturating_sub(10) {
             0 => Ok(()),
