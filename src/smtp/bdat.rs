@@ -86,6 +86,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.input.consume(here);
             left -= here as u64;
+            if message.is_ok() {
+                self.progress.came(here);
+            }
             if left == 0 {
                 break;
             }

@@ -6,7 +6,7 @@ use super::crowd::{Capacity, Guest};
 use super::desk::Desk;
 use super::farewell::End;
 use super::input::Input;
-use super::patience::Patience;
+use super::patience::{Patience, Progress};
 use super::rates::Rates;
 use super::session::{Action, Session, SessionSettings, Step};
 use super::tls::{self, Wire};
@@ -63,6 +63,7 @@ pub(super) async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         guest,
         refusals: 0,
         unwanted: 0,
+        progress: Progress::at(Instant::now()),
         surroundings,
     };
     let end = connection.run().await;
@@ -82,6 +83,8 @@ pub(super) struct Connection<S> {
     pub(super) refusals: u32,
     /// Octets that were not wanted, since the last message that was accepted.
     pub(super) unwanted: u64,
+    /// Of the messages that were accepted, and the octets of the next one.
+    pub(super) progress: Progress,
     pub(super) surroundings: Arc<Surroundings>,
 }
 

@@ -1,6 +1,7 @@
 //! Tests of one connection: time limits, bursts and memory.
 
 use super::super::crowd::Crowd;
+use super::super::handshake::{CROWDED_TIMEOUT, HANDSHAKE_TIMEOUT};
 use super::super::input::READ_SIZE;
 use super::super::patience;
 use super::super::waiting::{DATA_TIMEOUT, REPLY_TIMEOUT};
@@ -8,12 +9,15 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::Access;
 use crate::spool::{Slots, Spool, SpoolSettings};
+use rustls::ServerConfig;
+use rustls::server::ResolvesServerCertUsingSni;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::advance;
 
@@ -244,6 +248,107 @@ async fn where_connections_run_short_a_slow_message_makes_room() {
     }
 }
 
+/// What a client may say again and again, to keep its place for nothing, each time a moment before patience ends.
+const TRICKS: [&str; 4] = [
+    "NOOP\r\n",
+    "BDAT 1\r\nx",
+    "RCPT TO:<b@x>\r\n",
+    "RSET\r\nMAIL FROM:<a@x>\r\n",
+];
+const BEGIN: &str = "MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn where_connections_run_short_only_messages_keep_a_place() {
+    let pause = patience::IDLE - Duration::from_secs(1);
+    for trick in TRICKS {
+        for is_crowded in [true, false] {
+            let mut world = World::with(if is_crowded { crowded() } else { Guest::alone() });
+            world.hear(1).await;
+            let start = Instant::now();
+            world.say(BEGIN).await;
+            let mut ended = None;
+            while ended.is_none() && start.elapsed() < 2 * patience::BARREN {
+                advance(pause).await;
+                if world.client.write_all(trick.as_bytes()).await.is_err() {
+                    ended = Some(start.elapsed());
+                }
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            assert_eq!(ended.is_some(), is_crowded, "{trick:?}");
+            if let Some(after) = ended {
+                assert!(
+                    after >= patience::BARREN && after < patience::BARREN + 3 * pause,
+                    "{trick:?}: {after:?}"
+                );
+                let mut said = String::new();
+                world.client.read_to_string(&mut said).await.unwrap();
+                assert!(said.ends_with(CROWDED), "{trick:?}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_connections_run_short_a_message_renews_the_place() {
+    let mut world = World::with(crowded());
+    world.hear(1).await;
+    let pause = patience::IDLE - Duration::from_secs(1);
+    for _ in 0..3 {
+        for _ in 0..15 {
+            advance(pause).await;
+            world.say("NOOP\r\n").await;
+            assert!(world.hear(1).await[0].starts_with("250"));
+        }
+        // The spool stores it in a thread of its own, which knows nothing of paused time.
+        tokio::time::resume();
+        world.say(&format!("{BEGIN}DATA\r\na: b\r\n\r\n.\r\n")).await;
+        assert!(world.hear(4).await[3].starts_with("250"));
+        tokio::time::pause();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_has_a_minute_and_less_where_connections_run_short() {
+    for (is_crowded, time) in [(false, HANDSHAKE_TIMEOUT), (true, CROWDED_TIMEOUT)] {
+        // Nothing, and the beginning of a ClientHello.
+        for said in ["", "\u{16}\u{3}\u{1}"] {
+            let (spool, _directory) = spool();
+            let (mut client, stream) = duplex(64);
+            let (_keeper, certificate) = certificate();
+            let mut surroundings = surroundings(&spool, Access::default());
+            let shared = Arc::get_mut(&mut surroundings).unwrap();
+            (shared.tls, shared.certificate) = (TlsMode::Implicit, Some(certificate));
+            client.write_all(said.as_bytes()).await.unwrap();
+            let peer = Peer::from(IpAddr::from([192, 0, 2, 1]));
+            let guest = if is_crowded { crowded() } else { Guest::alone() };
+            let start = Instant::now();
+            let served = tokio::spawn(serve_client(stream, peer, Vec::new(), guest, surroundings));
+            let mut heard = Vec::new();
+            let _ = client.read_to_end(&mut heard).await;
+            drop(client);
+            served.await.unwrap();
+            assert_eq!(
+                (start.elapsed().as_secs(), heard),
+                (time.as_secs(), Vec::new()),
+                "{said:?}"
+            );
+        }
+    }
+}
+
+/// One that is good for waiting only.
+fn certificate() -> (watch::Sender<Arc<ServerConfig>>, Current) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+    watch::channel(Arc::new(config))
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_nobody_wants_does_not_hold_up_the_end_of_the_daemon() {
     let large = "x".repeat(2000);
@@ -361,6 +466,7 @@ async fn an_endless_line_needs_bounded_memory() {
         guest: Guest::alone(),
         refusals: 0,
         unwanted: 0,
+        progress: patience::Progress::at(Instant::now()),
         surroundings,
     };
     let talk = async {

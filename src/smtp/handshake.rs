@@ -5,10 +5,12 @@ use super::farewell::End;
 use super::tls;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 /// How long it may take for a TLS handshake: old devices reckon for seconds.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long where connections run short. It is also how often that is looked at.
+pub(super) const CROWDED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Who is silent for so long on a listener with implicit TLS, and leaves, has waited for a greeting.
 const WAITED: Duration = Duration::from_secs(3);
 
@@ -20,10 +22,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(End::Tls);
         };
         let stop = self.surroundings.stop.clone();
+        let (input, stream, guest) = (&mut self.input, &mut self.stream, &self.guest);
+        let start = Instant::now();
         let handshake = async {
-            if self.input.unread().is_empty() {
-                let start = Instant::now();
-                match self.input.read(&mut self.stream).await {
+            if input.unread().is_empty() {
+                match input.read(stream).await {
                     // A probe looks whether the port is open, and leaves at once.
                     Ok(0) if start.elapsed() < WAITED => return Err(End::Left),
                     Ok(0) => return Err(End::Handshake(SILENT.to_owned())),
@@ -31,19 +34,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Err(error) => return Err(End::Broken(error)),
                 }
             }
-            let begun = self.input.take();
-            self.stream
+            let begun = input.take();
+            stream
                 .start_tls(&certificate, begun)
                 .await
                 .map_err(|error| End::Handshake(tls::reason(&error)))
         };
-        let done = tokio::select! {
+        let patience = async {
+            loop {
+                sleep(CROWDED_TIMEOUT).await;
+                if start.elapsed() >= HANDSHAKE_TIMEOUT {
+                    return SILENT.to_owned();
+                }
+                if guest.is_crowded() {
+                    return format!(
+                        "connections run short, and it took longer than {} seconds",
+                        CROWDED_TIMEOUT.as_secs()
+                    );
+                }
+            }
+        };
+        tokio::select! {
             biased;
             // Nothing can be said in the middle of a handshake.
             () = stop.cancelled() => return Err(End::Closed),
-            done = timeout(HANDSHAKE_TIMEOUT, handshake) => done,
-        };
-        done.unwrap_or_else(|_| Err(End::Handshake(SILENT.to_owned())))?;
+            done = handshake => done?,
+            reason = patience => return Err(End::Handshake(reason)),
+        }
         self.session.tls_started();
         Ok(())
     }

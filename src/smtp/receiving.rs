@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::data::{DataReader, Decoded};
 use super::farewell::End;
-use super::patience::Patience;
+use super::patience::{Patience, Progress};
 use super::refusal::Refusal;
 use super::session::Incoming;
 use crate::config::BareNewline;
@@ -52,6 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     greeting,
                 );
                 (self.refusals, self.unwanted) = (0, 0);
+                self.progress = Progress::at(Instant::now());
                 self.session.data_finished(Ok(message.id))
             }
             Err(refusal) => {
@@ -108,6 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             let used = unread.len() - rest.len();
             self.input.consume(used);
+            if draft.is_ok() {
+                self.progress.came(used);
+            }
             if rejects_bare && reader.has_bare_line_ends() && draft.is_ok() {
                 draft = Err(Refusal::BareNewline);
             }

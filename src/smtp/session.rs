@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// Recipients of one message; the 100 of RFC 5321 §4.5.3.1.10 are the least that a server must take.
 pub const MAX_RECIPIENTS: usize = 1000;
 
-/// So many commands without an accepted message between them end a session. RCPT does not count.
+/// So many commands without an accepted message between them end a session. What brings a message on does not count: a
+/// RCPT that names somebody new, a piece that is taken.
 pub const MAX_COMMANDS: u32 = 1000;
 
 /// So many bad commands in a row end a session.
@@ -290,9 +291,13 @@ impl Session {
                 "login is not offered here and not needed: switch SMTP authentication off in the device",
             )),
             Command::Bdat(bdat) => {
+                let is_empty = bdat.octets == 0;
+                let step = self.bdat(bdat);
                 // A piece of a message is no command without one.
-                self.commands -= u32::from(bdat.octets > 0);
-                self.bdat(bdat)
+                if !is_empty && matches!(step.action, Action::ReadChunk(_)) {
+                    self.commands -= 1;
+                }
+                step
             }
             // Relayed mail would seem to come from the load balancer, which may be allowed more than the client.
             Command::Proxy => Step {

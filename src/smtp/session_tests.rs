@@ -214,3 +214,42 @@ fn odd_parameters_come_to_few_lines_in_the_log() {
     assert_eq!(session.odd_told, MAX_ODD_TOLD);
     assert_eq!(session.ignored(&many.odd, many.more_odd), None);
 }
+
+#[test]
+fn what_brings_no_message_on_is_counted() {
+    let too_many = |before: &str, line: &str| {
+        let mut session = session();
+        for line in before.split('|') {
+            assert!(code(&mut session, line) < 400, "{line}");
+        }
+        (0..MAX_COMMANDS + 1).any(|_| code(&mut session, line) == 421)
+    };
+    let begun = "MAIL FROM:<a@x>|RCPT TO:<b@x>";
+    assert!(too_many(begun, "RCPT TO:<B@x>"), "a recipient named again");
+    assert!(too_many(begun, "RCPT TO:<b>"), "one without a domain");
+    assert!(!too_many(begun, "BDAT 1"), "pieces that are taken");
+
+    let mut session = session();
+    for line in begun.split('|') {
+        code(&mut session, line);
+    }
+    session.command(b"BDAT 1", || Room::Enough);
+    session.chunk_failed(DataError::Disk);
+    assert!(
+        (0..MAX_COMMANDS).any(|_| code(&mut session, "BDAT 1") == 421),
+        "pieces of a message that was refused"
+    );
+}
+
+#[test]
+fn recipients_beyond_the_limit_are_told_so_each_time() {
+    let mut session = session();
+    code(&mut session, "MAIL FROM:<a@x>");
+    for n in 0..MAX_RECIPIENTS {
+        assert_eq!(code(&mut session, &format!("RCPT TO:<{n}@x>")), 250);
+    }
+    for n in 0..2 * MAX_COMMANDS {
+        assert_eq!(code(&mut session, &format!("RCPT TO:<more{n}@x>")), 452);
+    }
+    assert_eq!(code(&mut session, "DATA"), 354);
+}

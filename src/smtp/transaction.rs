@@ -120,11 +120,22 @@ impl Session {
         answer(Reply::new(250, 1, 0, "Ok"))
     }
 
+    /// RCPT. It is no command of its own if it names somebody new, or has to be said again later.
     pub(super) fn rcpt(&mut self, rcpt: Rcpt, host: impl Host) -> Step {
-        self.commands -= 1;
-        let Some(transaction) = &self.transaction else {
+        let Some(mut transaction) = self.transaction.take() else {
             return answer(Reply::new(503, 5, 1, "send MAIL FROM first"));
         };
+        let named = transaction.recipients.len();
+        let step = self.name(&mut transaction, rcpt, host);
+        if transaction.recipients.len() > named || matches!(step.reply.code(), 400..=499) {
+            self.commands -= 1;
+        }
+        self.transaction = Some(transaction);
+        step
+    }
+
+    /// Adds a recipient to the transaction, or says why not.
+    fn name(&mut self, transaction: &mut Transaction, rcpt: Rcpt, host: impl Host) -> Step {
         if transaction.chunks != Chunks::None {
             return answer(Reply::new(
                 503,
@@ -141,36 +152,35 @@ impl Session {
             let text = format!("<{recipient}> has no domain: write the whole address, like name@example.com");
             return refuse(Reply::new(550, 1, 3, text));
         }
+        let named = answer(Reply::new(250, 1, 5, "Ok"));
         let key = recipient.key();
-        let Some(transaction) = &mut self.transaction else {
-            return answer(Reply::new(503, 5, 1, "send MAIL FROM first"));
-        };
-        if !transaction.keys.contains(&key) {
-            // RFC 5321 §4.5.3.1.10: 452, and the client sends the rest in a message of its own.
-            if transaction.recipients.len() >= MAX_RECIPIENTS {
-                let text =
-                    format!("more than {MAX_RECIPIENTS} recipients: send to the others in another message");
-                return refuse(Reply::new(452, 5, 3, text));
-            }
-            match host.may_address() {
-                Addressing::Yes => {}
-                Addressing::TooFast => {
-                    let limit = self.settings.access.recipients_per_minute;
-                    return refuse(replies::too_fast("recipients", "recipients_per_minute", limit));
-                }
-                Addressing::NoMemory => return refuse(replies::no_memory()),
-            }
-            let original = rcpt.parameters.original.as_ref();
-            transaction.weight +=
-                WEIGHT + 2 * key.len() + original.map_or(0, |original| original.to_string().len());
-            transaction.keys.insert(key);
-            transaction.recipients.push(Recipient {
-                address: recipient,
-                notify: rcpt.parameters.notify,
-                original: rcpt.parameters.original,
-            });
+        if transaction.keys.contains(&key) {
+            return named;
         }
-        answer(Reply::new(250, 1, 5, "Ok"))
+        // RFC 5321 §4.5.3.1.10: 452, and the client sends the rest in a message of its own.
+        if transaction.recipients.len() >= MAX_RECIPIENTS {
+            let text =
+                format!("more than {MAX_RECIPIENTS} recipients: send to the others in another message");
+            return refuse(Reply::new(452, 5, 3, text));
+        }
+        match host.may_address() {
+            Addressing::Yes => {}
+            Addressing::TooFast => {
+                let limit = self.settings.access.recipients_per_minute;
+                return refuse(replies::too_fast("recipients", "recipients_per_minute", limit));
+            }
+            Addressing::NoMemory => return refuse(replies::no_memory()),
+        }
+        let original = rcpt.parameters.original.as_ref();
+        transaction.weight +=
+            WEIGHT + 2 * key.len() + original.map_or(0, |original| original.to_string().len());
+        transaction.keys.insert(key);
+        transaction.recipients.push(Recipient {
+            address: recipient,
+            notify: rcpt.parameters.notify,
+            original: rcpt.parameters.original,
+        });
+        named
     }
 
     pub(super) fn data(&mut self) -> Step {
@@ -253,11 +263,15 @@ impl Session {
 
     /// What to say to parameters without effect: nothing, but a line in the log, if the listener is lenient.
     fn odd(&mut self, odd: &[Odd], more: usize) -> Option<Reply> {
+        if odd.is_empty() {
+            return None;
+        }
         if !self.settings.lenient {
             let worst = odd.iter().find(|odd| odd.why != Why::Harmless)?;
             return Some(replies::parameter(&worst.parameter, &worst.why));
         }
-        let (client, listener) = (self.client(), self.settings.listener.clone());
+        let settings = self.settings.clone();
+        let (client, listener) = (self.client(), settings.listener.as_str());
         // The parser keeps one of these at most.
         for Odd { parameter, .. } in odd.iter().filter(|odd| odd.why == Why::Harmless) {
             tracing::debug!(%client, listener, parameter, "a parameter without effect here was ignored");

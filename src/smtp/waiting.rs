@@ -26,7 +26,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Ok(Ok(octets)) = &read {
                 patience.heard(*octets);
             }
-            if patience.is_at_its_end(now) && self.guest.is_crowded() {
+            // Both are asked, because both begin new windows.
+            let is_slow = patience.is_at_its_end(now) | self.progress.is_at_its_end(now);
+            if is_slow && self.guest.is_crowded() {
                 return Err(End::Crowded);
             }
             if read.is_ok() || now >= deadline {
