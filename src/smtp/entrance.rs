@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a load balancer may take for its PROXY header: it sends it with the connection, but a packet may be lost
 /// (the specification wants 3 seconds at least).
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What all sockets of a listener have in common.
 #[derive(Debug)]

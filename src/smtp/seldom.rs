@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// At most one line in this time tells of clients that are sent away, or of accept failing.
-const LOG_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Lets a line through once in a while.
 #[derive(Debug, Default)]
