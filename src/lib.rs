@@ -27,6 +27,7 @@ pub mod http;
 pub mod mail;
 pub mod oauth;
 pub mod policy;
+pub mod report;
 pub mod sandbox;
 pub mod shutdown;
 pub mod smtp;

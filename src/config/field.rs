@@ -55,6 +55,11 @@ impl<'c> Field<'c> {
         }
     }
 
+    /// True if it is this text.
+    pub(super) fn says(&self, word: &str) -> bool {
+        matches!(&self.node.value, Value::String(text) | Value::Text(text) if text == word)
+    }
+
     /// A string that `parse` understands.
     pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, Complaint>) -> Option<T> {
         match parse(self.text()?) {

@@ -25,6 +25,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Limits of the spool.
     pub spool: Spool,
+    /// Who is told about the fate of messages.
+    pub report: Report,
     /// Who may log in to a listener.
     pub users: Users,
     /// Limits of all listeners together.
@@ -310,6 +312,28 @@ pub struct Spool {
     pub max_size: u64,
     /// How much of the disk is left free.
     pub min_free: u64,
+}
+
+/// Who is told about the fate of messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Who hears of failures.
+    pub failures_to: FailuresTo,
+    /// The administrator's address; there is one if `failures_to` is [`FailuresTo::Admin`]. It always has a domain.
+    pub admin: Option<Address>,
+    /// After how long somebody is told that a message is late; `None` for never.
+    pub delay_warning: Option<Duration>,
+}
+
+/// Who hears of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailuresTo {
+    /// Who sent the message; the administrator if that one cannot be reached.
+    Sender,
+    /// The administrator.
+    Admin,
+    /// Nobody.
+    Nobody,
 }
 
 /// What is logged and how.

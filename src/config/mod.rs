@@ -19,8 +19,8 @@ mod units;
 
 pub use meaning::{
     Access, Account, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
-    Endpoint, Endpoints, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain, Provider, Spool,
-    Tenant, Tls, TlsMode, Transport, Users,
+    Endpoint, Endpoints, FailuresTo, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain,
+    Provider, Report, Spool, Tenant, Tls, TlsMode, Transport, Users,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};

@@ -5,8 +5,8 @@ use super::field::{Complaint, Field};
 use super::listener::listeners;
 use super::meaning::is_loopback;
 use super::meaning::{
-    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, Grant, Limits, Log, LogFormat, LogLevel,
-    OnUncertain, Provider, Spool, Tenant, Tls, Transport, Users,
+    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, Limits, Log,
+    LogFormat, LogLevel, OnUncertain, Provider, Report, Spool, Tenant, Tls, Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
@@ -30,7 +30,6 @@ pub(super) const LATER: &[&str] = &[
     "account.NAME.unknown_sender",
     "admin",
     "delivery.hold_for",
-    "report",
     "route",
     "spool.failed_retention",
     "spool.store",
@@ -47,6 +46,7 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
     let tls = tls(root.section("tls"));
     let delivery = delivery(root.section("delivery"));
     let spool = spool(root.section("spool"));
+    let report = report(root.section("report"));
     let users = users(root.section("users"), state_dir.as_deref());
     let limits = limits(root.section("limits"));
     let log = log(root.section("log"));
@@ -59,6 +59,7 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
         tls: tls?,
         delivery: delivery?,
         spool: spool?,
+        report: report?,
         users: users?,
         limits: limits?,
         log: log?,
@@ -327,6 +328,40 @@ fn spool(mut section: Section<'_>) -> Option<Spool> {
     Some(Spool {
         max_size: max_size?,
         min_free: min_free?,
+    })
+}
+
+fn report(mut section: Section<'_>) -> Option<Report> {
+    let failures_to = section.defaulted("failures_to", r#""sender""#, |field| {
+        let choices = [
+            ("sender", FailuresTo::Sender),
+            ("admin", FailuresTo::Admin),
+            ("none", FailuresTo::Nobody),
+        ];
+        field.choice(&choices, &[])
+    });
+    let admin = section.optional("admin", |field| field.parsed(mailbox));
+    let nobody_is_admin = failures_to == Some(FailuresTo::Admin) && admin == Some(None);
+    if nobody_is_admin {
+        section.missing(
+            "admin",
+            "failures_to = \"admin\" needs the administrator's address, as in admin = \"it@contoso.example\"",
+        );
+    }
+    let delay_warning = section.defaulted("delay_warning", r#""off""#, |field| {
+        if field.says("off") {
+            return Some(None);
+        }
+        pause(field).map(Some)
+    });
+    section.finish();
+    if nobody_is_admin {
+        return None;
+    }
+    Some(Report {
+        failures_to: failures_to?,
+        admin: admin?,
+        delay_warning: delay_warning?,
     })
 }
 

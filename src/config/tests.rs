@@ -131,6 +131,10 @@ fn the_smallest_file_means_the_defaults() {
     assert_eq!(account.endpoints.graph_resource, "https://graph.microsoft.com");
     assert_eq!(config.delivery.retry.len(), 6);
     assert_eq!(config.delivery.uncertain_wait, Duration::from_secs(300));
+    assert_eq!(
+        (config.report.failures_to, config.report.delay_warning),
+        (FailuresTo::Sender, None)
+    );
 }
 
 #[test]
@@ -173,6 +177,12 @@ fn every_key_means_something() {
             bare_newline: BareNewline::Reject,
         }
     );
+    assert_eq!(config.report.failures_to, FailuresTo::Admin);
+    assert_eq!(
+        config.report.admin.as_ref().unwrap().to_string(),
+        "it@contoso.example"
+    );
+    assert_eq!(config.report.delay_warning, Some(Duration::from_secs(4 * 3600)));
     assert_eq!(config.users.file, Path::new("tests/config/good/people"));
     assert_eq!(config.limits.max_connections, 50);
     assert_eq!((config.spool.max_size, config.spool.min_free), (500_000_000, 0));

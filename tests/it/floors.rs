@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
         "shutdown",
         "telemetry",
     ],
-    &["oauth", "policy", "spool", "users"],
+    &["oauth", "policy", "report", "spool", "users"],
     &["upstream"],
     &["delivery", "smtp"],
     &["sandbox"],

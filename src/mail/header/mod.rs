@@ -15,4 +15,4 @@ pub use block::{Field, HeaderBlock, HeaderError, MAX_HEADER_BLOCK};
 pub use changes::{ChangeError, Edit, HeaderChanges};
 pub use lenient::{decode_words, parse_lenient, recipients_read_by_others};
 pub use trace::{Hop, Protocol, received_field};
-pub use write::{address_list_field, write_address};
+pub use write::{address_list_field, text_field, write_address};

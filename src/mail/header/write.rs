@@ -39,6 +39,24 @@ pub fn address_list_field(name: &str, mailboxes: &[Mailbox]) -> String {
     fold(name, &words)
 }
 
+/// A whole field of unstructured text such as Subject (RFC 5322 §3.2.5), folded, with its CRLF. Text outside ASCII, and
+/// what would look encoded, becomes encoded words; control characters become blanks.
+#[must_use]
+pub fn text_field(name: &str, text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    let is_plain = |word: &String| word.is_ascii() && word.len() < 60 && !word.contains("=?");
+    if words.iter().all(is_plain) {
+        fold(name, &words)
+    } else {
+        // The first one stands beside the name.
+        fold(name, &encoded_words(&words.join(" "), 42))
+    }
+}
+
 /// The address as RFC 5322 §3.4.1 wants it: a local part that is no `dot-atom` is quoted.
 ///
 /// Unlike [`Address`]'s own text, which keeps the broken forms that SMTP clients use (`scan..2@`), this is always
@@ -90,7 +108,7 @@ fn display_name(name: &str) -> Vec<String> {
         return Vec::new();
     }
     if !name.is_ascii() {
-        return encoded_words(name);
+        return encoded_words(name, 45);
     }
     if name
         .split(' ')
@@ -109,12 +127,12 @@ fn display_name(name: &str) -> Vec<String> {
     vec![quoted]
 }
 
-/// RFC 2047 §2: no encoded word is longer than 75 characters, none ends within a character.
-fn encoded_words(name: &str) -> Vec<String> {
+/// RFC 2047 §2: no encoded word is longer than 75 characters, none ends within a character. Each holds so many octets.
+fn encoded_words(name: &str, octets: usize) -> Vec<String> {
     let mut words = Vec::new();
     let mut chunk = String::new();
     for c in name.chars() {
-        if chunk.len() + c.len_utf8() > 45 {
+        if chunk.len() + c.len_utf8() > octets {
             words.push(encoded_word(&chunk));
             chunk.clear();
         }
@@ -168,6 +186,32 @@ mod tests {
             let keys = |list: &[Mailbox]| list.iter().map(|m| m.address.key()).collect::<Vec<_>>();
             assert_eq!(keys(&back.mailboxes), keys(&mailboxes));
         }
+    }
+
+    #[test]
+    fn text_comes_back_as_it_was_in_short_lines_of_ascii() {
+        let long = "x".repeat(300);
+        let many = "wörd ".repeat(60);
+        for text in [
+            "",
+            "plain words",
+            "für Jörg",
+            "=?utf-8?Q?x?=",
+            "a\tb",
+            &long,
+            many.trim_end(),
+        ] {
+            let field = text_field("Subject", text);
+            assert!(
+                field.is_ascii() && field.split("\r\n").all(|line| line.len() <= 78),
+                "{field}"
+            );
+            let whole = format!("{field}\r\n");
+            let block = crate::mail::header::HeaderBlock::parse(whole.as_bytes(), true).unwrap();
+            assert_eq!(block.fields().len(), 1);
+            assert_eq!(block.subject().unwrap(), text.replace('\t', " "));
+        }
+        assert_eq!(text_field("Subject", "x\r\nBcc: b@x"), "Subject: x Bcc: b@x\r\n");
     }
 
     #[test]
