@@ -18,7 +18,7 @@ mod recipient;
 mod status;
 mod text;
 
-pub use compose::{Notice, Original, Outcome, compose};
+pub use compose::{MAX_RETURNED, Notice, Original, Outcome, compose};
 pub use limit::{Limit, limit};
 pub use recipient::{Policy, Silence, Told, is_wanted, recipient};
 
