@@ -4,12 +4,16 @@
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
 
 mod outbox;
+mod filter;
+mod listing;
 mod reading;
 pub mod record;
 mod reporting;
 mod schema;
 mod writing;
 
+pub use filter::{Filter, NoSuchState, Pattern, State};
+pub use listing::{Census, Entry, Found, LaneCensus, PartState, RecipientState, SHOWN, Search};
 pub use reading::{Agenda, Lane, LaneCounts, Parts, QueueReader, Slots};
 pub use schema::OpenError;
 pub use writing::{Ending, QueueWriter};

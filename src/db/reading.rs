@@ -343,6 +343,10 @@ impl QueueReader {
         rows.into_iter().map(recipient).collect()
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement
@@ -490,7 +494,7 @@ fn address(text: &str, of: &impl std::fmt::Display) -> Result<Address, DbError> 
     })
 }
 
-fn queue_id(row: &Row<'_>, column: &str) -> rusqlite::Result<QueueId> {
+pub(super) fn queue_id(row: &Row<'_>, column: &str) -> rusqlite::Result<QueueId> {
     let bytes: Vec<u8> = row.get(column)?;
     let bytes: [u8; 16] = bytes.try_into().map_err(|_| {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, "a queue id has 16 bytes".into())

@@ -208,6 +208,13 @@ const VERSION_3: &str = "
         WHEN NEW.account <> OLD.account OR NEW.mailbox <> OLD.mailbox BEGIN
         SELECT raise(ABORT, 'a part keeps its account and mailbox');
     END;
+
+    -- What administrators look for and what is rare. A message that goes out as it should is in none of these; a dead
+    -- letter's `due` is when it failed.
+    CREATE INDEX part_held ON part (message) WHERE state = 2;
+    CREATE INDEX part_failed ON part (message) WHERE state = 3;
+    CREATE INDEX part_expiring ON part (due) WHERE state = 3;
+    CREATE INDEX part_uncertain ON part (message) WHERE uncertain > 0;
 ";
 
 /// Brings the schema up to date. Forward only, in one transaction.

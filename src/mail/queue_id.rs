@@ -43,6 +43,41 @@ impl QueueId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// The lowest id that a message of this moment, or of a later one, can have.
+    #[must_use]
+    pub fn first_of(arrived: Timestamp) -> Self {
+        let millis = u64::try_from(arrived.millis()).unwrap_or(0).to_be_bytes();
+        let mut bytes = [0; 16];
+        // The first 48 bits of a UUID of version 7 are the milliseconds.
+        bytes[..6].copy_from_slice(&millis[2..]);
+        Self::from_bytes(bytes)
+    }
+
+    /// When the message arrived, as its id tells.
+    #[must_use]
+    pub fn arrived(&self) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(self.0.as_u128() >> 80).unwrap_or(0))
+    }
+
+    /// The id just before this one; the first has none before it, and is its own.
+    #[must_use]
+    pub fn previous(&self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128().saturating_sub(1)))
+    }
+
+    /// The lowest and the highest id that begin with these hexadecimal digits; hyphens do not count. `None` if `text`
+    /// is no such beginning.
+    #[must_use]
+    pub fn beginning_with(text: &str) -> Option<(Self, Self)> {
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        let hexadecimal = |c: char| c.is_ascii_hexdigit();
+        if digits.is_empty() || digits.len() > 32 || !digits.chars().all(hexadecimal) {
+            return None;
+        }
+        let fill = |with: &str| format!("{digits}{}", with.repeat(32 - digits.len())).parse().ok();
+        Some((fill("0")?, fill("f")?))
+    }
+
     /// Which of the 64 directories a large body belongs to: the last six bits, which are random.
     #[must_use]
     pub fn shard(&self) -> u8 {
@@ -97,5 +132,34 @@ mod tests {
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(QueueId::from_bytes(*late.as_bytes()), late);
         assert!("nonsense".parse::<QueueId>().is_err());
+    }
+
+    #[test]
+    fn an_id_tells_when_its_message_arrived() {
+        let at = Timestamp::from_millis(1_795_250_820_123);
+        let id = QueueId::new(at);
+        assert_eq!(id.arrived(), at);
+        assert!(QueueId::first_of(at) <= id);
+        assert!(QueueId::first_of(at.plus(std::time::Duration::from_millis(1))) > id);
+        assert!(QueueId::first_of(at).previous() < QueueId::first_of(at));
+        assert_eq!(QueueId::first_of(at).arrived(), at);
+    }
+
+    #[test]
+    fn a_beginning_of_an_id_means_a_range_of_ids() {
+        let id: QueueId = "019d0000-0000-7000-8000-0000000000aa".parse().unwrap();
+        for (text, inside) in [
+            ("019d", true),
+            ("019D0000-0000-7", true),
+            ("019d00000000700080000000000000aa", true),
+            ("019e", false),
+            ("0", true),
+        ] {
+            let (low, high) = QueueId::beginning_with(text).unwrap();
+            assert_eq!(low <= id && id <= high, inside, "{text}");
+        }
+        for text in ["", "-", "xyz", "019d00000000700080000000000000aa0", "*"] {
+            assert_eq!(QueueId::beginning_with(text), None, "{text}");
+        }
     }
 }
