@@ -4,6 +4,7 @@
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
 
 mod outbox;
+mod changing;
 mod filter;
 mod listing;
 mod reading;
@@ -12,12 +13,14 @@ mod reporting;
 mod schema;
 mod writing;
 
+pub use changing::{Act, Change, Changed, Done};
 pub use filter::{Filter, NoSuchState, Pattern, State};
 pub use listing::{Census, Entry, Found, LaneCensus, PartState, RecipientState, SHOWN, Search};
 pub use reading::{Agenda, Lane, LaneCounts, Parts, QueueReader, Slots};
 pub use schema::OpenError;
 pub use writing::{Ending, QueueWriter};
 
+use record::PartId;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 
@@ -30,6 +33,9 @@ pub enum DbError {
     /// The writer cannot be used at the moment.
     #[error("the queue cannot be written: {0}")]
     Unavailable(String),
+    /// The part does not wait to be sent any more: it was held, bounced or deleted meanwhile.
+    #[error("message {} is not to be sent any more", .0.message)]
+    Withdrawn(PartId),
     /// A row holds something that no version of this program writes.
     #[error("queue.db: the row of message {id} is damaged: {what}")]
     Row {
@@ -57,7 +63,7 @@ impl DbError {
                 error.sqlite_error_code(),
                 None | Some(ConstraintViolation | TooBig | TypeMismatch)
             ),
-            Self::Row { .. } | Self::Unavailable(_) => false,
+            Self::Row { .. } | Self::Unavailable(_) | Self::Withdrawn(_) => false,
         }
     }
 }
@@ -79,12 +85,30 @@ fn open_writing(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn open_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags(path, READING)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA query_only = ON;")?;
     connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+const READING: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    .union(OpenFlags::SQLITE_OPEN_URI);
+
+/// Opens a database that nobody writes, where nothing can be written: not even the files that SQLite keeps beside it.
+fn open_unchanging(path: &Path) -> rusqlite::Result<Connection> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let connection = Connection::open_with_flags(uri, READING)?;
+    connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA query_only = ON;")?;
     Ok(connection)
 }
 

@@ -1,7 +1,7 @@
 //! The questions that are asked of `queue.db`.
 
 use super::record::{Message, Origin, Part, PartId, Progress, Stored};
-use super::{DbError, open_reading};
+use super::{DbError, OpenError, open_reading, open_unchanging, schema};
 use crate::mail::Address;
 use crate::mail::BodyType;
 use crate::mail::Envelope;
@@ -87,6 +87,27 @@ impl QueueReader {
         Ok(Self {
             connection: open_reading(path)?,
         })
+    }
+
+    /// Opens the database of a program that does not run, and of this version.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open_closed(path: &Path) -> Result<Self, OpenError> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let connection = match open_reading(path).and_then(|c| schema::version(&c).map(|v| (c, v))) {
+            // Without a write-ahead log the file is all there is, and can be read where nothing can be written.
+            Err(_) if !Path::new(&log).exists() => {
+                let connection = open_unchanging(path)?;
+                let version = schema::version(&connection)?;
+                (connection, version)
+            }
+            opened => opened?,
+        };
+        let (connection, version) = connection;
+        schema::check_version(version)?;
+        Ok(Self { connection })
     }
 
     /// What is to be done at `now`: at most `unplanned` messages to plan, and for each lane as many due parts as

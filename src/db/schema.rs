@@ -15,6 +15,17 @@ pub enum OpenError {
     /// Its files cannot be moved.
     #[error("the files of a former queue.db cannot be moved away: {0}")]
     Files(std::io::Error),
+    /// An older version of this program wrote it, and only reading was asked for.
+    #[error(
+        "queue.db has schema version {found}, and this program reads version {known}: start the bridge of this \
+         version once, which brings it up to date"
+    )]
+    Older {
+        /// What the file says.
+        found: u32,
+        /// What this program reads.
+        known: u32,
+    },
     /// A newer version of this program wrote it.
     #[error(
         "queue.db has schema version {found}, and this program knows versions up to {known}: \
@@ -217,9 +228,24 @@ const VERSION_3: &str = "
     CREATE INDEX part_uncertain ON part (message) WHERE uncertain > 0;
 ";
 
+/// How many of the steps a database has taken.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Refuses what can only be read after it was brought up to date.
+pub(super) fn check_version(found: u32) -> Result<(), OpenError> {
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    match found.cmp(&known) {
+        std::cmp::Ordering::Less => Err(OpenError::Older { found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(OpenError::Newer { found, known }),
+    }
+}
+
 /// Brings the schema up to date. Forward only, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found = version(connection)?;
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
     if found > known {
         return Err(OpenError::Newer { found, known });

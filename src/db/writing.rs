@@ -261,13 +261,18 @@ impl QueueWriter {
     /// Marks that an attempt of a part begins at `at`: from here on its outcome may be uncertain.
     ///
     /// # Errors
-    /// SQLite's.
+    /// SQLite's; [`DbError::Withdrawn`] if it does not wait any more, because somebody has held, bounced or deleted it.
     pub fn mark(&mut self, part: PartId, at: Timestamp) -> Result<(), DbError> {
-        self.connection
+        let marked = self
+            .connection
             .prepare_cached(
-                "UPDATE part SET marker = ?3, attempts = attempts + 1 WHERE message = ?1 AND number = ?2",
+                "UPDATE part SET marker = ?3, attempts = attempts + 1
+                 WHERE message = ?1 AND number = ?2 AND state = 0 AND marker IS NULL",
             )?
             .execute(params![&part.message.as_bytes()[..], part.number, at.millis()])?;
+        if marked == 0 {
+            return Err(DbError::Withdrawn(part));
+        }
         Ok(())
     }
 
@@ -370,7 +375,7 @@ impl QueueWriter {
         let progress = settlement.progress;
         self.connection
             .prepare_cached(
-                "UPDATE part SET state = ?3, due = coalesce(?4, due), marker = NULL,
+                "UPDATE part SET state = ?3, due = coalesce(?4, marker, due), marker = NULL,
                                  attempts = ?5, deferred = ?6, uncertain = ?7
                  WHERE message = ?1 AND number = ?2",
             )?
@@ -392,23 +397,38 @@ impl QueueWriter {
         Ok((self.ending(message)?, octets))
     }
 
+    /// Puts events into the outbox. If nobody takes them from there, the oldest make room: a history that cannot
+    /// be written must not fill the disk.
+    pub(super) fn tell(&mut self, events: &[String]) -> Result<(), DbError> {
+        for event in events {
+            self.connection
+                .prepare_cached("INSERT INTO outbox (event) VALUES (?1)")?
+                .execute([event])?;
+        }
+        Ok(())
+    }
+
     fn ended_as(&self, part: PartId) -> Result<PartState, DbError> {
-        let failed: bool = self
+        let (waiting, failed): (bool, bool) = self
             .connection
             .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 2)",
+                "SELECT coalesce(max(fate = 0), 0), coalesce(max(fate = 2), 0) FROM recipient
+                 WHERE message = ?1 AND part = ?2",
             )?
             .query_row(params![&part.message.as_bytes()[..], part.number], |row| {
-                row.get(0)
+                Ok((row.get(0)?, row.get(1)?))
             })?;
-        Ok(if failed {
+        Ok(if waiting {
+            // Somebody wanted a failed recipient to be tried again while the attempt was prepared without it.
+            PartState::Waiting
+        } else if failed {
             PartState::Failed
         } else {
             PartState::Done
         })
     }
 
-    fn ending(&mut self, message: QueueId) -> Result<Ending, DbError> {
+    pub(super) fn ending(&mut self, message: QueueId) -> Result<Ending, DbError> {
         let (open, failed): (bool, bool) = self
             .connection
             .prepare_cached("SELECT coalesce(max(state IN (0, 2)), 0), coalesce(max(state = 3), 0) FROM part WHERE message = ?1")?
@@ -428,6 +448,10 @@ impl QueueWriter {
         let (in_file, size) = row.unwrap_or((true, 0));
         self.delete(message)?;
         Ok(Ending::Released { in_file, size })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     fn delete(&mut self, message: QueueId) -> Result<(), DbError> {

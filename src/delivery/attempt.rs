@@ -142,7 +142,11 @@ async fn try_once(
     if let Err(failure) = prepared {
         return Ok(unprepared(part, &failure));
     }
-    context.store.mark(part.id, context.clock.now()).await?;
+    match context.store.mark(part.id, context.clock.now()).await {
+        // It was held, bounced or deleted while it got ready.
+        Err(error) if error.is_withdrawn() => return Ok(Vec::new()),
+        marked => marked?,
+    }
     let began = Instant::now();
     let report = upstream.deliver(&parcel).await;
     Ok(conclude(context, part, Some(&message), report, Some(began.elapsed())).await)

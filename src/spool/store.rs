@@ -41,6 +41,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// True if the part does not wait to be sent any more.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        matches!(self, Self::Db(error) if matches!(**error, DbError::Withdrawn(_)))
+    }
+
     /// True if asking again will not help: the record is damaged or gone.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
