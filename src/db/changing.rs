@@ -5,7 +5,7 @@
 
 use super::DbError;
 use super::reading::{QueueReader, queue_id};
-use super::record::{Message, Stored};
+use super::record::Reports;
 use super::writing::{Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -17,18 +17,18 @@ pub struct Change {
     /// The message.
     pub message: QueueId,
     /// What is done.
-    pub act: Act,
+    pub order: Order,
     /// When.
     pub at: Timestamp,
     /// What the history is told if anything was changed, as JSON.
     pub events: Vec<String>,
     /// Reports that are queued in the same transaction if anything was changed.
-    pub reports: Vec<(Message, Stored)>,
+    pub reports: Reports,
 }
 
 /// What is done to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum Order {
     /// What waits or is held is due now, and who could not be sent to is tried anew.
     Retry,
     /// What waits is not tried until a person says so.
@@ -75,22 +75,23 @@ pub struct Done {
 }
 
 impl QueueWriter {
-    /// Carries a change out. May be repeated after an error; a message that a first try has deleted is unknown then.
+    /// Carries a change out; answers what came of it, and how many octets of reports were queued. After an error it may
+    /// have been carried out all the same, and then as a whole.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn change(&mut self, change: &Change) -> Result<Changed, DbError> {
+    pub fn change(&mut self, change: &Change) -> Result<(Changed, u64), DbError> {
         let key = &change.message.as_bytes()[..];
         let facts: Option<(bool, bool, u64)> = self
-            .connection()
+            .connection
             .prepare_cached("SELECT planned, in_file, size FROM message WHERE id = ?1")?
             .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
         let Some((planned, in_file, size)) = facts else {
-            return Ok(Changed::Unknown);
+            return Ok((Changed::Unknown, 0));
         };
         let (under_way, may_arrive_twice): (u64, bool) = self
-            .connection()
+            .connection
             .prepare_cached(
                 "SELECT count(*) FILTER (WHERE marker IS NOT NULL),
                         coalesce(max(uncertain > 0 AND marker IS NULL AND state IN (0, 2)), 0)
@@ -98,31 +99,32 @@ impl QueueWriter {
             )?
             .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let at = change.at.millis();
-        let changed = match &change.act {
-            Act::Delete | Act::Expire(_) if under_way > 0 => return Ok(Changed::UnderWay),
-            Act::Expire(before) if !self.is_expired(key, *before)? => return Ok(Changed::Nothing),
-            Act::Delete | Act::Expire(_) => {
+        let changed = match &change.order {
+            Order::Delete | Order::Expire(_) if under_way > 0 => return Ok((Changed::UnderWay, 0)),
+            Order::Expire(before) if !self.is_expired(key, *before)? => return Ok((Changed::Nothing, 0)),
+            Order::Delete | Order::Expire(_) => {
                 self.remove(&[change.message])?;
-                self.tell_all(change)?;
-                return Ok(Changed::Done(Done {
+                let octets = self.tell_all(change)?;
+                let done = Done {
                     may_arrive_twice: false,
                     some_under_way: false,
                     ending: Ending::Released { in_file, size },
-                }));
+                };
+                return Ok((Changed::Done(done), octets));
             }
             // What has no plan is due anyway.
-            Act::Retry | Act::Release if !planned => return Ok(Changed::Nothing),
-            Act::Hold | Act::Bounce { .. } if !planned => return Ok(Changed::Unplanned),
-            Act::Hold => self.run(
+            Order::Retry | Order::Release if !planned => return Ok((Changed::Nothing, 0)),
+            Order::Hold | Order::Bounce { .. } if !planned => return Ok((Changed::Unplanned, 0)),
+            Order::Hold => self.run(
                 "UPDATE part SET state = 2, held_since = ?2 WHERE message = ?1 AND state = 0 AND marker IS NULL",
                 params![key, at],
             )?,
-            Act::Release => self.run(
+            Order::Release => self.run(
                 "UPDATE part SET state = 0, due = ?2, held_since = NULL WHERE message = ?1 AND state = 2",
                 params![key, at],
             )?,
-            Act::Retry => self.retry(key, at)?,
-            Act::Bounce { status, cause } => {
+            Order::Retry => self.retry(key, at)?,
+            Order::Bounce { status, cause } => {
                 self.run(
                     "UPDATE recipient SET fate = 2, status = ?2, cause = ?3 WHERE message = ?1 AND fate = 0
                      AND part IN (SELECT number FROM part
@@ -137,18 +139,20 @@ impl QueueWriter {
             }
         };
         if changed == 0 {
-            return Ok(if under_way > 0 {
+            let why = if under_way > 0 {
                 Changed::UnderWay
             } else {
                 Changed::Nothing
-            });
+            };
+            return Ok((why, 0));
         }
-        self.tell_all(change)?;
-        Ok(Changed::Done(Done {
-            may_arrive_twice: may_arrive_twice && matches!(change.act, Act::Retry | Act::Release),
+        let octets = self.tell_all(change)?;
+        let done = Done {
+            may_arrive_twice: may_arrive_twice && matches!(change.order, Order::Retry | Order::Release),
             some_under_way: under_way > 0,
             ending: self.ending(change.message)?,
-        }))
+        };
+        Ok((Changed::Done(done), octets))
     }
 
     /// What waits or is held is due now, with its count of attempts and its time. What had failed begins anew, with as
@@ -173,7 +177,7 @@ impl QueueWriter {
 
     fn is_expired(&self, key: &[u8], before: Timestamp) -> Result<bool, DbError> {
         Ok(self
-            .connection()
+            .connection
             .prepare_cached(
                 "SELECT coalesce(max(state = 3), 0) AND NOT max(state IN (0, 2) OR state = 3 AND due >= ?2)
                  FROM part WHERE message = ?1",
@@ -181,15 +185,13 @@ impl QueueWriter {
             .query_row(params![key, before.millis()], |row| row.get(0))?)
     }
 
-    fn tell_all(&mut self, change: &Change) -> Result<(), DbError> {
-        for (message, stored) in &change.reports {
-            self.insert(message, stored)?;
-        }
-        self.tell(&change.events)
+    fn tell_all(&mut self, change: &Change) -> Result<u64, DbError> {
+        self.put_in_outbox(&change.events)?;
+        self.queue_reports(&change.reports)
     }
 
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, DbError> {
-        Ok(self.connection().prepare_cached(sql)?.execute(params)?)
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
 }
 
@@ -201,7 +203,7 @@ impl QueueReader {
     /// SQLite's.
     pub fn old_failures(&self, before: Timestamp, limit: usize) -> Result<Vec<QueueId>, DbError> {
         let mut statement = self
-            .connection()
+            .connection
             .prepare_cached("SELECT message FROM part WHERE state = 3 AND due < ?1 ORDER BY due LIMIT ?2")?;
         let ids = statement.query_map(params![before.millis(), limit], |row| queue_id(row, "message"))?;
         let mut ids: Vec<QueueId> = ids.collect::<Result<_, _>>()?;

@@ -6,12 +6,12 @@
 
 use super::DbError;
 use super::filter::{Filter, State};
-use super::reading::{QueueReader, queue_id};
+use super::reading::{LaneCounts, QueueReader, queue_id};
 use super::record::Fate;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 /// What is searched for.
 #[derive(Clone, Debug, Default)]
@@ -92,30 +92,25 @@ pub struct PartState {
     pub uncertain: u32,
 }
 
-/// How many messages there are of each kind. A message with several parts may be of several kinds.
+/// How much there is of each kind, in deliveries (parts): a message goes out in one delivery, or in a few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct Overview {
     /// All messages.
     pub messages: u64,
-    /// By state.
-    pub states: BTreeMap<&'static str, u64>,
-    /// When the oldest message arrived that is waiting or being sent.
+    /// Octets of their bodies.
+    pub octets: u64,
+    /// Messages that no delivery was planned for yet.
+    pub unplanned: u64,
+    /// Deliveries by account and mailbox.
+    pub lanes: Vec<LaneCounts>,
+    /// Deliveries that are being tried.
+    pub sending: u64,
+    /// Deliveries of which nobody knows whether an earlier attempt went through.
+    pub uncertain: u64,
+    /// When the oldest message arrived that waits, as far as that was found out in time.
     pub oldest_waiting: Option<Timestamp>,
-    /// By account and mailbox. Messages that are not planned yet belong to none.
-    pub lanes: BTreeMap<(String, String), LaneCensus>,
-}
-
-/// How many parts of one account and mailbox there are of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneCensus {
-    /// Waiting, or being sent.
-    pub waiting: u64,
-    /// Held for a person.
-    pub held: u64,
-    /// Dead letters.
-    pub failed: u64,
-    /// When the oldest message arrived that is waiting.
-    pub oldest_waiting: Option<Timestamp>,
+    /// Which accounts an administrator has paused, and since when; the empty name stands for all.
+    pub pauses: Vec<(String, Timestamp)>,
 }
 
 /// Recipients in an [`Entry`] at most.
@@ -158,7 +153,7 @@ impl QueueReader {
             (None, None, Some(_)) => (PARTS, Has::Account),
             (None, None, None) => (MESSAGES, Has::Sender),
         };
-        let mut statement = self.connection().prepare_cached(sql)?;
+        let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params![&low.as_bytes()[..], &high.as_bytes()[..]])?;
         let mut tired = false;
         while let Some(row) = rows.next()? {
@@ -185,7 +180,7 @@ impl QueueReader {
         let account = search.filter.account.as_deref();
         let mut lowest: BinaryHeap<[u8; 16]> = BinaryHeap::new();
         let mut looked_at = 0;
-        let mut statement = self.connection().prepare_cached(match account {
+        let mut statement = self.connection.prepare_cached(match account {
             Some(_) => WAITING_OF_ACCOUNT,
             None => WAITING,
         })?;
@@ -209,7 +204,7 @@ impl QueueReader {
         }
         let mut ids = lowest.into_vec();
         if account.is_none() {
-            let mut unplanned = self.connection().prepare_cached(UNPLANNED)?;
+            let mut unplanned = self.connection.prepare_cached(UNPLANNED)?;
             let mut rows = unplanned.query(params![
                 &low.as_bytes()[..],
                 &high.as_bytes()[..],
@@ -239,7 +234,7 @@ impl QueueReader {
     pub fn entry(&self, id: QueueId) -> Result<Option<Entry>, DbError> {
         let key = &id.as_bytes()[..];
         let facts: Option<(i64, u64, Option<String>)> = self
-            .connection()
+            .connection
             .prepare_cached("SELECT arrived, size, reverse_path FROM message WHERE id = ?1")?
             .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
@@ -247,7 +242,7 @@ impl QueueReader {
             return Ok(None);
         };
         let (recipients, open_count) = self
-            .connection()
+            .connection
             .prepare_cached(
                 "SELECT count(*), count(*) FILTER (WHERE fate <> 1) FROM recipient WHERE message = ?1",
             )?
@@ -292,7 +287,7 @@ impl QueueReader {
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(self
-            .connection()
+            .connection
             .prepare_cached(&sql)?
             .query_map(params![&id.as_bytes()[..], limit], state)?
             .collect::<Result<_, _>>()?)
@@ -320,7 +315,7 @@ impl QueueReader {
             })
         };
         Ok(self
-            .connection()
+            .connection
             .prepare_cached(
                 "SELECT number, account, mailbox, state, marker, due, attempts, uncertain FROM part
                  WHERE message = ?1 ORDER BY number",
@@ -335,7 +330,7 @@ impl QueueReader {
     /// SQLite's.
     pub fn between(&self, (low, high): (QueueId, QueueId), limit: usize) -> Result<Vec<QueueId>, DbError> {
         Ok(self
-            .connection()
+            .connection
             .prepare_cached("SELECT id FROM message WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3")?
             .query_map(params![&low.as_bytes()[..], &high.as_bytes()[..], limit], |row| {
                 queue_id(row, "id")
@@ -343,30 +338,40 @@ impl QueueReader {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Counts everything. One walk over all parts: about half a second for a million.
+    /// How much there is of each kind.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn census(&self) -> Result<Census, DbError> {
-        let mut census = Census::default();
-        let mut counter = Counter::default();
-        let mut statement = self.connection().prepare_cached(CENSUS)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            counter.part(&mut census, row)?;
-        }
-        counter.close(&mut census);
-        let (unplanned, oldest): (u64, Option<Vec<u8>>) = self
-            .connection()
-            .prepare_cached("SELECT count(*), min(id) FROM message WHERE planned = 0")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        census.messages += unplanned;
-        *census.states.entry(State::Waiting.word()).or_default() += unplanned;
-        let oldest = oldest
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(QueueId::from_bytes);
-        earliest(&mut census.oldest_waiting, oldest.map(|id| id.arrived()));
-        Ok(census)
+    pub fn overview(&self, go_on: impl FnMut() -> bool) -> Result<Overview, DbError> {
+        let (octets, messages) = self.totals()?;
+        let count = |sql: &str| -> Result<u64, DbError> {
+            Ok(self
+                .connection
+                .prepare_cached(sql)?
+                .query_row([], |row| row.get(0))?)
+        };
+        let oldest = Search {
+            filter: Filter {
+                state: Some(State::Waiting),
+                ..Filter::default()
+            },
+            after: None,
+            limit: 1,
+        };
+        let oldest = self.search(&oldest, go_on)?;
+        Ok(Overview {
+            messages,
+            octets,
+            unplanned: count("SELECT count(*) FROM message WHERE planned = 0")?,
+            lanes: self.lanes()?,
+            sending: count("SELECT count(*) FROM part WHERE marker IS NOT NULL")?,
+            uncertain: count(
+                "SELECT count(*) FROM part INDEXED BY part_uncertain
+                 WHERE uncertain > 0 AND state IN (0, 2) AND marker IS NULL",
+            )?,
+            oldest_waiting: oldest.ids.first().map(QueueId::arrived),
+            pauses: self.pauses()?,
+        })
     }
 
     /// True if a part of the message, or the message before it is planned, is what state and account ask for.
@@ -411,9 +416,6 @@ const WAITING_OF_ACCOUNT: &str = "SELECT message FROM part INDEXED BY part_due
      WHERE state = 0 AND marker IS NULL AND account = ?1";
 const UNPLANNED: &str =
     "SELECT id FROM message WHERE planned = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3";
-const CENSUS: &str =
-    "SELECT message, state, marker IS NOT NULL, uncertain, account, mailbox FROM part ORDER BY message";
-
 /// What the second column of a walk is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Has {
@@ -493,86 +495,12 @@ impl QueueReader {
     /// The reverse-path of a message, empty for `<>`; `None` if the message is gone.
     fn sender(&self, id: QueueId) -> Result<Option<String>, DbError> {
         let found: Option<Option<String>> = self
-            .connection()
+            .connection
             .prepare_cached("SELECT reverse_path FROM message WHERE id = ?1")?
             .query_row([&id.as_bytes()[..]], |row| row.get(0))
             .optional()?;
         Ok(found.map(Option::unwrap_or_default))
     }
-}
-
-/// Counts the parts of a census, which come message by message.
-#[derive(Default)]
-struct Counter {
-    message: Option<[u8; 16]>,
-    seen: [bool; 5],
-    lane: (String, String),
-    in_lane: LaneCensus,
-}
-
-impl Counter {
-    fn part(&mut self, census: &mut Census, row: &Row<'_>) -> Result<(), DbError> {
-        let id = bytes(row, 0)?;
-        if self.message != Some(id) {
-            self.end_message(census);
-            self.message = Some(id);
-            census.messages += 1;
-        }
-        let (state, marked, uncertain): (u8, bool, u32) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let (account, mailbox) = (row.get_ref(4)?, row.get_ref(5)?);
-        let (account, mailbox) = (
-            account.as_str().unwrap_or_default(),
-            mailbox.as_str().unwrap_or_default(),
-        );
-        if (account, mailbox) != (&self.lane.0, &self.lane.1) {
-            self.end_lane(census);
-            self.lane = (account.to_owned(), mailbox.to_owned());
-            self.in_lane = census.lanes.get(&self.lane).copied().unwrap_or_default();
-        }
-        let arrived = QueueId::from_bytes(id).arrived();
-        match state {
-            0 => {
-                self.seen[usize::from(marked)] = true;
-                self.in_lane.waiting += 1;
-                earliest(&mut self.in_lane.oldest_waiting, Some(arrived));
-                earliest(&mut census.oldest_waiting, Some(arrived));
-            }
-            2 => {
-                self.seen[2] = true;
-                self.in_lane.held += 1;
-            }
-            3 => {
-                self.seen[3] = true;
-                self.in_lane.failed += 1;
-            }
-            _ => {}
-        }
-        self.seen[4] |= uncertain > 0 && (state == 2 || state == 0 && !marked);
-        Ok(())
-    }
-
-    fn end_message(&mut self, census: &mut Census) {
-        for (state, seen) in State::ALL.into_iter().zip(std::mem::take(&mut self.seen)) {
-            *census.states.entry(state.word()).or_default() += u64::from(seen);
-        }
-    }
-
-    fn end_lane(&mut self, census: &mut Census) {
-        if self.in_lane != LaneCensus::default() {
-            census
-                .lanes
-                .insert(std::mem::take(&mut self.lane), std::mem::take(&mut self.in_lane));
-        }
-    }
-
-    fn close(mut self, census: &mut Census) {
-        self.end_message(census);
-        self.end_lane(census);
-    }
-}
-
-fn earliest(known: &mut Option<Timestamp>, other: Option<Timestamp>) {
-    *known = [*known, other].into_iter().flatten().min();
 }
 
 /// The 16 bytes of an id, without copying them to the heap.

@@ -3,19 +3,19 @@
 //! [`QueueWriter`] is the one connection that writes; the spool's writer thread owns it. [`QueueReader`]s only
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
 
-mod outbox;
 mod changing;
 mod filter;
 mod listing;
+mod outbox;
 mod reading;
 pub mod record;
 mod reporting;
 mod schema;
 mod writing;
 
-pub use changing::{Act, Change, Changed, Done};
+pub use changing::{Change, Changed, Done, Order};
 pub use filter::{Filter, NoSuchState, Pattern, State};
-pub use listing::{Census, Entry, Found, LaneCensus, PartState, RecipientState, SHOWN, Search};
+pub use listing::{Entry, Found, Overview, PartState, RecipientState, SHOWN, Search};
 pub use reading::{Agenda, Lane, LaneCounts, Parts, QueueReader, Slots};
 pub use schema::OpenError;
 pub use writing::{Ending, QueueWriter};

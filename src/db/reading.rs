@@ -364,10 +364,6 @@ impl QueueReader {
         rows.into_iter().map(recipient).collect()
     }
 
-    pub(super) fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
     fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement

@@ -225,7 +225,7 @@ const VERSION_3: &str = "
     CREATE INDEX part_held ON part (message) WHERE state = 2;
     CREATE INDEX part_failed ON part (message) WHERE state = 3;
     CREATE INDEX part_expiring ON part (due) WHERE state = 3;
-    CREATE INDEX part_uncertain ON part (message) WHERE uncertain > 0;
+    CREATE INDEX part_uncertain ON part (message, uncertain) WHERE uncertain > 0;
 ";
 
 /// How many of the steps a database has taken.

@@ -397,17 +397,6 @@ impl QueueWriter {
         Ok((self.ending(message)?, octets))
     }
 
-    /// Puts events into the outbox. If nobody takes them from there, the oldest make room: a history that cannot
-    /// be written must not fill the disk.
-    pub(super) fn tell(&mut self, events: &[String]) -> Result<(), DbError> {
-        for event in events {
-            self.connection
-                .prepare_cached("INSERT INTO outbox (event) VALUES (?1)")?
-                .execute([event])?;
-        }
-        Ok(())
-    }
-
     fn ended_as(&self, part: PartId) -> Result<PartState, DbError> {
         let (waiting, failed): (bool, bool) = self
             .connection
@@ -448,10 +437,6 @@ impl QueueWriter {
         let (in_file, size) = row.unwrap_or((true, 0));
         self.delete(message)?;
         Ok(Ending::Released { in_file, size })
-    }
-
-    pub(super) fn connection(&self) -> &Connection {
-        &self.connection
     }
 
     fn delete(&mut self, message: QueueId) -> Result<(), DbError> {

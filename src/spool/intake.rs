@@ -101,6 +101,15 @@ impl Intake {
         }
     }
 
+    pub(super) fn room_left(&self) -> super::SpoolRoom {
+        super::SpoolRoom {
+            used: self.0.live.load(Ordering::Relaxed),
+            max_size: self.0.max_size,
+            free: self.0.files.free().ok(),
+            min_free: self.0.min_free,
+        }
+    }
+
     /// An intake that says yes to every message and stores none. It exists for `benches/measure` alone.
     #[cfg(feature = "measure")]
     #[must_use]

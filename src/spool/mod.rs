@@ -21,18 +21,21 @@
 //! The COMMIT of the row is the commit of the message (S0 → S2, or S1 → S2 for a body in a file, which is synced
 //! with its directory before). A body is unlinked only after its row is gone (S2 → S1 → S0).
 //!
-//! Two narrow halves face outward: [`Intake`] and its [`Draft`]s are what the listener may do, [`Store`] is what
-//! the queue runner may do. Nothing outside this room and `db` knows SQL or files.
+//! Narrow faces look outward: [`Intake`] and its [`Draft`]s are what the listener may do, [`Store`] is what the queue
+//! runner may do, [`Operator`] is what an administrator may do, and [`Inspector`] only looks, also while no bridge
+//! runs. Nothing outside this room and `db` knows SQL or files.
 
 mod body;
 mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod envelope_file;
+mod inspector;
 mod intake;
 #[cfg(test)]
 mod memory_disk;
 mod open;
+mod operator;
 mod reserve;
 mod spool_files;
 mod store;
@@ -45,11 +48,16 @@ pub use crate::db::record::{
     Fate, Message, NewReport, Next, Occasion, Origin, Part, PartId, Plan, PlannedPart, Progress,
     RecipientUpdate, Reports, Settlement, Told,
 };
-pub use crate::db::{Agenda, Ending, Lane, LaneCounts, Parts, Slots};
+pub use crate::db::{
+    Agenda, Change, Changed, Done, Ending, Entry, Filter, Lane, LaneCounts, NoSuchState, Order, Overview,
+    PartState, Parts, Pattern, RecipientState, Search, Slots, State,
+};
 pub use body::{Body, BodyError, Pieces};
 pub use envelope_file::{EnvelopeFileError, read_envelope, write_envelope};
+pub use inspector::{Details, InspectError, Inspector, Page};
 pub use intake::{AcceptError, Draft, Intake, Room};
 pub use open::{Spool, SpoolError, SpoolSettings, Swept};
+pub use operator::{Operator, SpoolRoom};
 pub use store::{Store, StoreError};
 
 /// Bodies up to this many octets live in the database, larger ones in files: about where the two break even.

@@ -1,7 +1,9 @@
 //! Opening a spool: lock, database, sweep, and the two halves.
 
 use super::disk::{Disk, RealDisk};
+use super::inspector::Inspector;
 use super::intake::{Intake, MEMORY_UNITS, Shared};
+use super::operator::Operator;
 use super::reserve::{self, Reserve};
 use super::spool_files::{RESERVE, SpoolFiles};
 use super::store::Store;
@@ -32,6 +34,7 @@ pub struct SpoolSettings {
 pub struct Spool {
     intake: Intake,
     store: Store,
+    inspector: Inspector,
     swept: Swept,
     writer: std::thread::JoinHandle<()>,
     lock: File,
@@ -132,6 +135,8 @@ impl Spool {
         if known != Some(db.spool_id()) {
             files.write_id(db.spool_id()).map_err(io_error)?;
         }
+        let inspector =
+            Inspector::new(files.clone()).map_err(|error| db_error(OpenError::Unusable(error)))?;
         let reserve = Reserve::new(files.clone(), settings.min_free, reserve::LOOK);
         let (handle, thread) = writer::start(db, files.clone(), reserve).map_err(io_error)?;
         let live = Arc::new(AtomicU64::new(bytes));
@@ -159,6 +164,7 @@ impl Spool {
         Ok(Self {
             intake,
             store,
+            inspector,
             swept,
             writer: thread,
             lock,
@@ -177,6 +183,16 @@ impl Spool {
         self.store.clone()
     }
 
+    /// The administrator's hand.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator {
+            inspector: self.inspector.clone(),
+            store: self.store.clone(),
+            intake: self.intake.clone(),
+        }
+    }
+
     /// What was found at start.
     #[must_use]
     pub fn swept(&self) -> &Swept {
@@ -189,11 +205,12 @@ impl Spool {
         let Self {
             intake,
             store,
+            inspector,
             writer,
             lock,
             ..
         } = self;
-        drop((intake, store));
+        drop((inspector, intake, store));
         if writer.join().is_err() {
             tracing::error!(
                 "the spool's writer ended in a panic; what it had not committed was never acknowledged"

@@ -48,6 +48,15 @@ impl SpoolFiles {
         Ok(files)
     }
 
+    /// Those of a spool that is there already, for reading.
+    pub(super) fn at(root: &Path, disk: Arc<dyn Disk>) -> Self {
+        Self {
+            root: root.to_owned(),
+            disk,
+            reserve: RESERVE,
+        }
+    }
+
     pub(super) fn database(&self) -> PathBuf {
         self.root.join("queue.db")
     }

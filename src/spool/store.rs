@@ -234,21 +234,26 @@ impl Store {
         self.count_reports(reports);
         self.news.notify_one();
         if let Ending::Released { in_file, size } = ending {
-            // A saturating subtraction: nothing may ever make the spool look full for good.
-            let _ = self
-                .live
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                    Some(live.saturating_sub(size))
-                });
-            if in_file {
-                let files = self.files.clone();
-                let removed = tokio::task::spawn_blocking(move || files.remove_body(id)).await;
-                if let Ok(Err(error)) = removed {
-                    tracing::warn!(%id, %error, "a delivered body could not be removed; the next start sweeps it");
-                }
-            }
+            self.let_go(id, in_file, size).await;
         }
         Ok(ending)
+    }
+
+    /// Gives back what a message took whose row is gone.
+    pub(super) async fn let_go(&self, id: QueueId, in_file: bool, size: u64) {
+        // A saturating subtraction: nothing may ever make the spool look full for good.
+        let _ = self
+            .live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+                Some(live.saturating_sub(size))
+            });
+        if in_file {
+            let files = self.files.clone();
+            let removed = tokio::task::spawn_blocking(move || files.remove_body(id)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(%id, %error, "a delivered body could not be removed; the next start sweeps it");
+            }
+        }
     }
 
     /// Queues reports about something else than the end of an attempt, unless that was done before. May be repeated
@@ -271,7 +276,7 @@ impl Store {
         self.read(move |reader| reader.told(&recipient, &cause)).await
     }
 
-    fn count_reports(&self, octets: u64) {
+    pub(super) fn count_reports(&self, octets: u64) {
         if octets > 0 {
             self.live.fetch_add(octets, Ordering::Relaxed);
             self.arrived.notify_one();

@@ -22,7 +22,7 @@ pub(super) fn settings(directory: &Path) -> SpoolSettings {
     }
 }
 
-fn open(directory: &Path) -> Spool {
+pub(super) fn open(directory: &Path) -> Spool {
     Spool::open(&settings(directory), Clock::machine()).unwrap()
 }
 
@@ -60,7 +60,7 @@ pub(super) fn text(octets: usize) -> Vec<u8> {
         .collect()
 }
 
-async fn accept(spool: &Spool, body: &[u8], recipients: usize) -> Message {
+pub(super) async fn accept(spool: &Spool, body: &[u8], recipients: usize) -> Message {
     let mut draft = spool.intake().begin();
     for piece in body.chunks(10_000) {
         draft.write(piece).await.unwrap();
@@ -85,17 +85,21 @@ pub(super) async fn plan(spool: &Spool, id: QueueId, recipients: usize) -> PartI
         changes: "{}".to_owned(),
         recipients: (0..recipients).collect(),
     };
+    plan_parts(spool, id, vec![part]).await;
+    PartId {
+        message: id,
+        number: 0,
+    }
+}
+
+pub(super) async fn plan_parts(spool: &Spool, id: QueueId, parts: Vec<PlannedPart>) {
     let plan = Plan {
-        parts: vec![part],
+        parts,
         due: NOW,
         message_id: None,
         events: vec!["planned".to_owned()],
     };
     spool.store().plan(id, plan).await.unwrap();
-    PartId {
-        message: id,
-        number: 0,
-    }
 }
 
 pub(super) fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement {
@@ -123,7 +127,7 @@ fn everything(_: &Lane) -> Slots {
     Slots { take: 100, skip: 0 }
 }
 
-fn body_files(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn body_files(directory: &Path) -> Vec<PathBuf> {
     let shards = std::fs::read_dir(directory.join("body")).unwrap();
     shards
         .flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap())

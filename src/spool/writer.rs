@@ -10,7 +10,7 @@
 use super::reserve::Reserve;
 use super::spool_files::SpoolFiles;
 use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored};
-use crate::db::{DbError, Ending, QueueWriter};
+use crate::db::{Change, Changed, DbError, Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub(super) enum Write {
     Tell(Occasion, Reports),
     Hold(PartId),
     ReinIn(Timestamp, Timestamp),
+    Change(Box<Change>),
     Pause(String, Timestamp),
     Resume(String),
     Forget(i64),
@@ -42,6 +43,8 @@ pub(super) enum Written {
     Settled(Ending, u64),
     /// The octets of the reports.
     Told(u64),
+    /// What came of it, and the octets of its reports.
+    Changed(Changed, u64),
 }
 
 /// An error of the writer; one for all requests of a group.
@@ -280,6 +283,10 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
         Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
         Write::Pause(account, since) => db.pause(account, *since)?,
         Write::Resume(account) => db.resume(account)?,
+        Write::Change(change) => {
+            let (changed, octets) = db.change(change)?;
+            return Ok(Written::Changed(changed, octets));
+        }
         Write::Settle(settlement) => {
             let (ending, octets) = db.settle(settlement)?;
             return Ok(Written::Settled(ending, octets));
@@ -305,7 +312,8 @@ impl Ghosts {
                 | Write::Pause(..)
                 | Write::Resume(_)
                 | Write::Tell(..)
-                | Write::Forget(_) => {}
+                | Write::Forget(_)
+                | Write::Change(_) => {}
             }
         }
         ghosts
