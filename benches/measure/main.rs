@@ -7,6 +7,7 @@
 //! For a look by hand, with a profiler beside it: `serve` prints its port, and `load PORT SESSIONS SECONDS` or
 //! `burst PORT CONNECTIONS` keeps it busy.
 
+mod expected;
 mod load;
 mod postfix;
 mod process;

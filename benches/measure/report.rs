@@ -1,5 +1,6 @@
 //! What is measured, and the document that says so.
 
+use crate::expected::Expected;
 use crate::process::Server;
 use crate::{Outcome, Plan, load};
 use std::path::Path;
@@ -41,13 +42,16 @@ impl Plan {
 }
 
 pub(crate) async fn run(plan: &Plan) -> Outcome<()> {
-    throughput(plan).await?;
-    bursts(plan).await?;
-    memory(plan).await?;
-    siege(plan).await
+    let mut expected = Expected::default();
+    throughput(plan, &mut expected).await?;
+    bursts(plan, &mut expected).await?;
+    memory(plan, &mut expected).await?;
+    siege(plan, &mut expected).await?;
+    println!("{expected}");
+    Ok(())
 }
 
-async fn throughput(plan: &Plan) -> Outcome<()> {
+async fn throughput(plan: &Plan, expected: &mut Expected) -> Outcome<()> {
     println!("## Messages a second\n");
     println!(
         "Median of {} rounds of {:.1} s (lowest to highest); then CPU of the server a message, user and system, in \
@@ -81,6 +85,26 @@ async fn throughput(plan: &Plan) -> Outcome<()> {
             }
         }
     }
+    // The rows and columns are those of SERVERS and SESSIONS.
+    let of = |table: &[Vec<Vec<f64>>], server: usize, at: usize| {
+        let values = table.get(server).and_then(|row| row.get(at)).cloned();
+        middle(values.unwrap_or_default())
+    };
+    expected.at_least(
+        "nothing stored, 16 sessions: our rate to that of mailin-embedded",
+        of(&rates, 0, 1) / of(&rates, 1, 1),
+        1.0,
+    );
+    expected.at_most(
+        "nothing stored, 16 sessions: our CPU a message to that of mailin-embedded",
+        of(&costs, 0, 1) / of(&costs, 1, 1),
+        0.9,
+    );
+    expected.at_least(
+        "durable, 64 sessions: our rate to that of mailin-embedded with a file and a sync a message",
+        of(&rates, 4, 2) / of(&rates, 5, 2),
+        2.0,
+    );
     for ((_, _, name), (rates, costs)) in SERVERS.iter().zip(rates.into_iter().zip(costs)) {
         let rates = rates.into_iter().map(spread);
         let costs = costs.into_iter().map(|values| format!("{:.0}", middle(values)));
@@ -93,7 +117,7 @@ async fn throughput(plan: &Plan) -> Outcome<()> {
     Ok(())
 }
 
-async fn bursts(plan: &Plan) -> Outcome<()> {
+async fn bursts(plan: &Plan, expected: &mut Expected) -> Outcome<()> {
     println!("## {BURST} connects at once\n");
     println!(
         "Until the last one has heard its greeting, {} rounds.\n",
@@ -115,6 +139,10 @@ async fn bursts(plan: &Plan) -> Outcome<()> {
         }
         let low = seconds.iter().copied().fold(f64::MAX, f64::min);
         let high = seconds.iter().copied().fold(0.0, f64::max);
+        if kind == "bridge" {
+            let longest = if least < BURST { f64::INFINITY } else { high };
+            expected.at_most("5,000 connects at once: seconds, the longest round", longest, 1.0);
+        }
         println!(
             "| {name} | {:.2} ({low:.2} to {high:.2}) | {least} |",
             middle(seconds)
@@ -124,7 +152,7 @@ async fn bursts(plan: &Plan) -> Outcome<()> {
     Ok(())
 }
 
-async fn memory(plan: &Plan) -> Outcome<()> {
+async fn memory(plan: &Plan, expected: &mut Expected) -> Outcome<()> {
     println!("## Memory of idle connections\n");
     println!(
         "Anonymous resident memory (RssAnon) of the server with so many connections that have heard their greeting.\n"
@@ -164,6 +192,12 @@ async fn memory(plan: &Plan) -> Outcome<()> {
             none.push(before);
             filled.push((after, (after - before) / connections as f64));
         }
+        let most = filled.iter().map(|(_, each)| *each).fold(0.0, f64::max);
+        match kind {
+            "bridge" => expected.at_most("an idle connection: KiB", most, 8.0),
+            "bridge-tls" => expected.at_most("an idle connection with TLS: KiB", most, 16.0),
+            _ => {}
+        }
         let mib = |kib: f64| format!("{:.1} MiB", kib / 1024.0);
         let total: Vec<String> = filled.iter().map(|(after, _)| mib(*after)).collect();
         let each: Vec<String> = filled.iter().map(|(_, each)| format!("{each:.1}")).collect();
@@ -178,7 +212,7 @@ async fn memory(plan: &Plan) -> Outcome<()> {
     Ok(())
 }
 
-async fn siege(plan: &Plan) -> Outcome<()> {
+async fn siege(plan: &Plan, expected: &mut Expected) -> Outcome<()> {
     println!("## A well-behaved client among {IDLE} idle ones and {SLOW} that send an octet a second\n");
     println!(
         "Whole transactions one after the other, from connecting to the answer to QUIT, in milliseconds; {:.0} s each.\n",
@@ -215,6 +249,14 @@ async fn siege(plan: &Plan) -> Outcome<()> {
         if idle.len() < IDLE {
             besieged += &format!(" (of the idle only {} were greeted)", idle.len());
         }
+        if kind == "bridge-nothing" {
+            let p99 = at_quantile(&taken, 0.99).map_or(f64::INFINITY, |time| time.as_secs_f64() * 1e3);
+            expected.at_most(
+                "a client among idle and slow ones: p99 in milliseconds",
+                p99,
+                50.0,
+            );
+        }
         println!(
             "| {name} | {besieged} | {} | {} | {} | {} | {} |",
             quantile(&taken, 0.5),
@@ -230,11 +272,15 @@ async fn siege(plan: &Plan) -> Outcome<()> {
 
 /// The value that so much of a sorted list lies below, in milliseconds.
 pub(crate) fn quantile(sorted: &[Duration], share: f64) -> String {
-    let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-    match sorted.get(at) {
-        Some(&time) if time != Duration::MAX => format!("{:.2}", time.as_secs_f64() * 1e3),
-        _ => format!("no answer in {} s", load::PATIENCE.as_secs()),
+    match at_quantile(sorted, share) {
+        Some(time) => format!("{:.2}", time.as_secs_f64() * 1e3),
+        None => format!("no answer in {} s", load::PATIENCE.as_secs()),
     }
+}
+
+fn at_quantile(sorted: &[Duration], share: f64) -> Option<Duration> {
+    let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().filter(|time| *time != Duration::MAX)
 }
 
 /// The median: of an even number of values what lies between the two in the middle.
