@@ -11,6 +11,7 @@ mod reading;
 pub mod record;
 mod reporting;
 mod schema;
+mod turns;
 mod writing;
 
 pub use changing::{Change, Changed, Done, Order};
@@ -18,6 +19,7 @@ pub use filter::{Filter, NoSuchState, Pattern, State};
 pub use listing::{Entry, Found, Overview, PartState, RecipientState, SHOWN, Search};
 pub use reading::{Agenda, Lane, LaneCounts, Parts, QueueReader, Slots};
 pub use schema::OpenError;
+pub use turns::{InTurn, Turns};
 pub use writing::{Ending, QueueWriter};
 
 use record::PartId;

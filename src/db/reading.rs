@@ -1,6 +1,7 @@
 //! The questions that are asked of `queue.db`.
 
-use super::record::{Message, Origin, Part, PartId, Progress, Stored};
+use super::record::{Message, Origin, Part, PartId, Progress, Sent, Stored, Turn};
+use super::turns::InTurn;
 use super::{DbError, OpenError, open_reading, open_unchanging, schema};
 use crate::mail::Address;
 use crate::mail::BodyType;
@@ -69,13 +70,21 @@ pub struct Parts {
     pub damaged: Vec<(PartId, String)>,
 }
 
-/// How many due parts of a lane are wanted, skipping the `skip` oldest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slots {
-    /// At most so many.
-    pub take: usize,
-    /// After leaving out so many, if there are more.
-    pub skip: usize,
+/// Which due parts of a lane are wanted.
+#[derive(Clone, Debug, Default)]
+pub enum Slots {
+    /// None.
+    #[default]
+    None,
+    /// The oldest.
+    Oldest {
+        /// At most so many.
+        take: usize,
+        /// After leaving out so many, if there are more.
+        skip: usize,
+    },
+    /// The oldest of each sender in turn.
+    InTurn(InTurn),
 }
 
 impl QueueReader {
@@ -129,12 +138,13 @@ impl QueueReader {
             ..Agenda::default()
         };
         for lane in self.waiting_lanes()? {
-            let wanted = slots(&lane);
-            if wanted.take > 0 {
-                let Parts { whole, damaged } = self.due_in(&lane, now, wanted)?;
-                agenda.due.extend(whole);
-                agenda.damaged.extend(damaged);
-            }
+            let Parts { whole, damaged } = match slots(&lane) {
+                Slots::None => Parts::default(),
+                Slots::Oldest { take, skip } => self.oldest(&lane, now, take, skip)?,
+                Slots::InTurn(wanted) => self.in_turn(&lane, now, wanted)?,
+            };
+            agenda.due.extend(whole);
+            agenda.damaged.extend(damaged);
             let next = self.next_due_in(&lane, now)?;
             agenda.next_due = [agenda.next_due, next].into_iter().flatten().min();
         }
@@ -248,6 +258,26 @@ impl QueueReader {
         Ok(pauses.collect::<Result<_, _>>()?)
     }
 
+    /// What all mailboxes have sent from the hour `since` on.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn sent(&self, since: i64) -> Result<Vec<Sent>, DbError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT * FROM sent WHERE hour >= ?1")?;
+        let rows = statement.query_map([since], |row| {
+            Ok(Sent {
+                cloud: row.get("cloud")?,
+                mailbox: row.get("mailbox")?,
+                hour: row.get("hour")?,
+                sender: row.get("sender")?,
+                recipients: row.get("recipients")?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Reads every page and compares the tables with their indexes; slow, for suspicious files.
     ///
     /// # Errors
@@ -288,11 +318,11 @@ impl QueueReader {
         }
     }
 
-    fn due_in(&self, lane: &Lane, now: Timestamp, slots: Slots) -> Result<Parts, DbError> {
+    fn oldest(&self, lane: &Lane, now: Timestamp, take: usize, skip: usize) -> Result<Parts, DbError> {
         const DUE: &str = "FROM part WHERE state = 0 AND marker IS NULL
              AND account = ?1 AND mailbox = ?2 AND due <= ?3";
-        let mut skip = 0;
-        if slots.skip > 0 {
+        let mut from = 0;
+        if skip > 0 {
             // A probe goes through the messages in turn; how many there are decides where it starts over.
             let waiting: usize = self
                 .connection
@@ -300,11 +330,11 @@ impl QueueReader {
                 .query_row(params![lane.account, lane.mailbox, now.millis()], |row| {
                     row.get(0)
                 })?;
-            skip = slots.skip.checked_rem(waiting).unwrap_or(0);
+            from = skip.checked_rem(waiting).unwrap_or(0);
         }
         self.parts(
             &format!("SELECT * {DUE} ORDER BY due, message, number LIMIT ?4 OFFSET ?5"),
-            params![lane.account, lane.mailbox, now.millis(), slots.take, skip],
+            params![lane.account, lane.mailbox, now.millis(), take, from],
         )
     }
 
@@ -321,7 +351,8 @@ impl QueueReader {
         Ok(millis.map(Timestamp::from_millis))
     }
 
-    fn parts(&self, sql: &str, params: impl rusqlite::Params) -> Result<Parts, DbError> {
+    /// The parts that a statement finds, with their recipients.
+    pub(super) fn parts(&self, sql: &str, params: impl rusqlite::Params) -> Result<Parts, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows: Vec<PartRow> = statement
             .query_map(params, PartRow::read)?
@@ -329,14 +360,20 @@ impl QueueReader {
         let mut waiting = self.connection.prepare_cached(
             "SELECT number, address FROM recipient WHERE message = ?1 AND part = ?2 AND fate = 0 ORDER BY number",
         )?;
+        let mut size = self
+            .connection
+            .prepare_cached("SELECT size FROM message WHERE id = ?1")?;
         let mut parts = Parts::default();
         for row in rows {
             let id = row.id;
+            let size: Option<u64> = size
+                .query_row([&id.message.as_bytes()[..]], |row| row.get(0))
+                .optional()?;
             let key = params![&id.message.as_bytes()[..], id.number];
             let recipients: Vec<(usize, String)> = waiting
                 .query_map(key, |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<Result<_, _>>()?;
-            match row.part(recipients) {
+            match row.part(recipients, size.unwrap_or(0)) {
                 Ok(part) => parts.whole.push(part),
                 Err(error) => parts.damaged.push((id, error.to_string())),
             }
@@ -464,15 +501,13 @@ struct PartRow {
     attempts: u32,
     deferred: i64,
     uncertain: u32,
+    turn: Turn,
 }
 
 impl PartRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: PartId {
-                message: queue_id(row, "message")?,
-                number: row.get("number")?,
-            },
+            id: part_id(row)?,
             account: row.get("account")?,
             mailbox: row.get("mailbox")?,
             changes: row.get("changes")?,
@@ -480,10 +515,14 @@ impl PartRow {
             attempts: row.get("attempts")?,
             deferred: row.get("deferred")?,
             uncertain: row.get("uncertain")?,
+            turn: Turn {
+                device: row.get("device")?,
+                sender: row.get("sender")?,
+            },
         })
     }
 
-    fn part(self, recipients: Vec<(usize, String)>) -> Result<Part, DbError> {
+    fn part(self, recipients: Vec<(usize, String)>, size: u64) -> Result<Part, DbError> {
         let id = self.id;
         Ok(Part {
             id,
@@ -496,6 +535,8 @@ impl PartRow {
                 deferred: Duration::from_millis(self.deferred.unsigned_abs()),
                 uncertain: self.uncertain,
             },
+            turn: self.turn,
+            size,
             waiting: recipients
                 .into_iter()
                 .map(|(number, text)| Ok((number, address(&text, &id.message)?)))
@@ -508,6 +549,13 @@ fn address(text: &str, of: &impl std::fmt::Display) -> Result<Address, DbError> 
     text.parse().map_err(|e| DbError::Row {
         id: of.to_string(),
         what: format!("address {text:?}: {e}"),
+    })
+}
+
+pub(super) fn part_id(row: &Row<'_>) -> rusqlite::Result<PartId> {
+    Ok(PartId {
+        message: queue_id(row, "message")?,
+        number: row.get("number")?,
     })
 }
 

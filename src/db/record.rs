@@ -116,8 +116,42 @@ pub struct Part {
     pub due: Timestamp,
     /// What it has been through so far.
     pub progress: Progress,
+    /// Who it is sent for.
+    pub turn: Turn,
+    /// Octets of the message as stored.
+    pub size: u64,
     /// The recipients still waiting: position in the envelope, and address.
     pub waiting: Vec<(usize, Address)>,
+}
+
+/// Who a part is sent for: those who share a mailbox take turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Turn {
+    /// Who had logged in, or the client's address.
+    pub device: String,
+    /// The reverse-path; nothing for <>.
+    pub sender: String,
+}
+
+impl std::fmt::Display for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} <{}>", self.device, self.sender)
+    }
+}
+
+/// Recipients that a mailbox has sent to in an hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Where the mailbox is.
+    pub cloud: String,
+    /// The mailbox, in lower case.
+    pub mailbox: String,
+    /// Hours since the epoch.
+    pub hour: i64,
+    /// Who they were sent for, a [`Turn`] as text.
+    pub sender: String,
+    /// How many.
+    pub recipients: u64,
 }
 
 /// What a part has been through so far.
@@ -177,6 +211,8 @@ pub struct Settlement {
     pub progress: Progress,
     /// Changes to its recipients.
     pub recipients: Vec<RecipientUpdate>,
+    /// What counts for the mailbox's daily limit: recipients that were relayed, or may have been.
+    pub sent: Option<Sent>,
     /// Who is to be told.
     pub reports: Reports,
     /// What the history is told, as JSON.

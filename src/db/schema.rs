@@ -139,10 +139,11 @@ const VERSION_3: &str = "
     -- How many recipients a mailbox has sent to in each hour (milliseconds / 3,600,000), for its daily limit.
     CREATE TABLE sent (
         cloud      TEXT NOT NULL,
-        mailbox    TEXT NOT NULL,
+        mailbox    TEXT NOT NULL,                  -- in lower case
         hour       INTEGER NOT NULL,
+        sender     TEXT NOT NULL,                  -- for whom: part.device <part.sender>
         recipients INTEGER NOT NULL,
-        PRIMARY KEY (cloud, mailbox, hour)
+        PRIMARY KEY (cloud, mailbox, hour, sender)
     ) STRICT, WITHOUT ROWID;
 
     -- Who was told of which cause, and how many reports were held back since: no more than one an hour.
@@ -167,6 +168,14 @@ const VERSION_3: &str = "
     ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
     ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it is held or behind a broken account
     ALTER TABLE part ADD COLUMN hold_told INTEGER NOT NULL DEFAULT 0;      -- 1: somebody knows that it waits for too long
+
+    -- Who a part is sent for: those who share a mailbox take turns.
+    ALTER TABLE part ADD COLUMN device TEXT NOT NULL DEFAULT '';           -- who had logged in, or the client's address
+    ALTER TABLE part ADD COLUMN sender TEXT NOT NULL DEFAULT '';           -- the reverse-path; '' for <>
+    UPDATE part SET (device, sender) =
+        (SELECT coalesce(auth_user, client), coalesce(reverse_path, '') FROM message WHERE id = part.message)
+        WHERE message IN (SELECT id FROM message);
+    CREATE INDEX part_turn ON part (account, mailbox, device, sender, due) WHERE state = 0 AND marker IS NULL;
 
     -- What there is, counted by the triggers below whoever writes: neither a start nor `status` counts a million rows.
     CREATE TABLE total (
@@ -295,7 +304,7 @@ pub(super) fn spool_id(connection: &mut Connection, fresh: [u8; 16]) -> rusqlite
 mod tests {
     use super::*;
     use crate::db::record::Stored;
-    use crate::db::{QueueReader, QueueWriter};
+    use crate::db::{QueueReader, QueueWriter, Slots};
 
     #[test]
     fn a_fresh_file_is_migrated_and_a_newer_one_refused() {
@@ -323,6 +332,9 @@ mod tests {
              INSERT INTO recipient (message, number, address)
                  VALUES (x'019d0000000070008000000000000001', 0, 'b@y.example'),
                         (x'019d0000000070008000000000000001', 1, 'c@y.example');
+             UPDATE recipient SET part = 0;
+             INSERT INTO part (message, number, account, mailbox, changes, due)
+                 VALUES (x'019d0000000070008000000000000001', 0, 'office', 's@x.example', '', 1800000000000);
              INSERT INTO body VALUES (x'019d0000000070008000000000000001', x'68656c6c6f');",
         )
         .unwrap();
@@ -354,5 +366,9 @@ mod tests {
             reader.body(id).unwrap(),
             Some(Stored::Inline(b"hello"[..].into()))
         );
+        let slots = |_: &_| Slots::Oldest { take: 1, skip: 0 };
+        let agenda = reader.agenda(message.arrived, 1, slots).unwrap();
+        assert_eq!(agenda.due[0].turn.to_string(), "192.0.2.7 <a@x.example>");
+        assert_eq!(agenda.due[0].size, 5);
     }
 }

@@ -1,6 +1,6 @@
 //! The statements that change `queue.db`.
 
-use super::record::{Fate, Message, Next, PartId, Plan, Settlement, Stored};
+use super::record::{Fate, Message, Next, PartId, Plan, PlannedPart, Sent, Settlement, Stored};
 use super::{DbError, OpenError, open_writing, schema};
 use crate::mail::BodyType;
 use crate::mail::EnvelopeId;
@@ -235,7 +235,9 @@ impl QueueWriter {
             return Ok(());
         }
         let mut part = self.connection.prepare_cached(
-            "INSERT INTO part (message, number, account, mailbox, changes, due) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO part (message, number, account, mailbox, changes, due, device, sender)
+             SELECT id, ?2, ?3, ?4, ?5, ?6, coalesce(auth_user, client), coalesce(reverse_path, '')
+             FROM message WHERE id = ?1",
         )?;
         let mut recipient = self
             .connection
@@ -367,6 +369,9 @@ impl QueueWriter {
                 )?
                 .execute(params![id, update.recipient, update.fate as u8, update.status, update.cause])?;
         }
+        if let Some(sent) = &settlement.sent {
+            self.count(settlement.part, sent)?;
+        }
         let (state, due) = match settlement.next {
             Next::Due(due) => (PartState::Waiting, Some(due.millis())),
             Next::Held => (PartState::Held, None),
@@ -395,6 +400,32 @@ impl QueueWriter {
             0
         };
         Ok((self.ending(message)?, octets))
+    }
+
+    /// Counts what an attempt has sent, once: only while its marker is there.
+    fn count(&self, part: PartId, sent: &Sent) -> Result<(), DbError> {
+        let counted = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO sent (cloud, mailbox, hour, sender, recipients)
+                 SELECT ?3, ?4, ?5, ?6, ?7 FROM part WHERE message = ?1 AND number = ?2 AND marker IS NOT NULL
+                 ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients",
+            )?
+            .execute(params![
+                &part.message.as_bytes()[..],
+                part.number,
+                sent.cloud,
+                sent.mailbox,
+                sent.hour,
+                sent.sender,
+                sent.recipients,
+            ])?;
+        if counted > 0 {
+            self.connection
+                .prepare_cached("DELETE FROM sent WHERE cloud = ?1 AND mailbox = ?2 AND hour < ?3")?
+                .execute(params![sent.cloud, sent.mailbox, sent.hour - SENT_HOURS])?;
+        }
+        Ok(())
     }
 
     fn ended_as(&self, part: PartId) -> Result<PartState, DbError> {
@@ -453,6 +484,9 @@ impl QueueWriter {
         Ok(())
     }
 }
+
+/// For so many hours what was sent is remembered: a day, and what a corrected clock may add.
+const SENT_HOURS: i64 = 26;
 
 /// The column `part.state`. Only the first takes part in scheduling.
 #[derive(Clone, Copy)]

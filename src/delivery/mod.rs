@@ -15,7 +15,9 @@
 mod attempt;
 mod control;
 mod gates;
+mod pace;
 mod plan;
+mod quota;
 mod retry;
 mod runner;
 mod settle;
@@ -23,6 +25,7 @@ mod settle;
 pub use control::{
     AccountStatus, Attention, Control, ControlError, Health, MailboxStatus, Place, Status, Trouble,
 };
+pub use pace::{Limits, Paces, Terms, Transport};
 pub use plan::{Account, Planner};
 pub use retry::Schedule;
 pub use runner::{Runner, Upstreams};

@@ -206,15 +206,15 @@ impl Runner {
             }
             let more = busy.get(lane).copied().unwrap_or(0) + abandoned;
             match gates.passage(lane, moment) {
-                Passage::Open => Slots {
+                Passage::Open => Slots::Oldest {
                     take: MAX_PER_LANE + more,
                     skip: 0,
                 },
-                Passage::Probe { turn } => Slots {
+                Passage::Probe { turn } => Slots::Oldest {
                     take: 1 + more,
                     skip: turn as usize,
                 },
-                Passage::Closed { .. } | Passage::Probing => Slots { take: 0, skip: 0 },
+                Passage::Closed { .. } | Passage::Probing => Slots::None,
             }
         };
         let unplanned = planning + self.abandoned.messages.len() + MAX_PLANNING;

@@ -74,6 +74,7 @@ pub(super) fn settle(
         recipients,
         reports: Reports::default(),
         events: Vec::new(),
+        sent: None,
     };
     Verdict {
         settlement,

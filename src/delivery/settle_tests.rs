@@ -3,7 +3,7 @@ use crate::explain::GraphAnswer;
 use crate::explain::graph;
 use crate::mail::QueueId;
 use crate::mail::Receipt;
-use crate::spool::PartId;
+use crate::spool::{PartId, Turn};
 use std::time::Duration;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -19,6 +19,8 @@ fn part(recipients: usize) -> Part {
         changes: String::new(),
         due: Timestamp::from_millis(5),
         progress: Progress::default(),
+        turn: Turn::default(),
+        size: 1000,
         waiting: (0..recipients)
             .map(|n| (n, format!("r{n}@y.example").parse().unwrap()))
             .collect(),

@@ -88,7 +88,7 @@ impl World {
 /// The bodies of all messages that were not there before.
 async fn news(spool: &Spool, seen: &mut HashSet<QueueId>) -> Vec<Vec<u8>> {
     let store = spool.store();
-    let slots = |_: &_| Slots { take: 0, skip: 0 };
+    let slots = |_: &_| Slots::None;
     let agenda = store
         .agenda(Timestamp::from_millis(0), 10_000, slots)
         .await

@@ -89,10 +89,7 @@ impl World {
         self.server.await.unwrap();
         let store = self.spool.store();
         let now = crate::mail::Timestamp::from_millis(0);
-        let agenda = store
-            .agenda(now, 1, |_| Slots { take: 0, skip: 0 })
-            .await
-            .unwrap();
+        let agenda = store.agenda(now, 1, |_| Slots::None).await.unwrap();
         assert!(agenda.unplanned.is_empty());
         rest
     }

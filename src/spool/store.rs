@@ -3,7 +3,9 @@
 use super::body::{Body, BodyError};
 use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle, Written};
-use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored, Told};
+use crate::db::record::{
+    Message, Occasion, PartId, Plan, PlannedPart, Reports, Sent, Settlement, Stored, Told,
+};
 use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -105,6 +107,14 @@ impl Store {
     /// [`StoreError`]
     pub async fn pauses(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         self.read(QueueReader::pauses).await
+    }
+
+    /// What all mailboxes have sent from the hour `since` on, for their daily limits.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn sent(&self, since: i64) -> Result<Vec<Sent>, StoreError> {
+        self.read(move |reader| reader.sent(since)).await
     }
 
     /// Parts whose attempt was under way when the program ended.

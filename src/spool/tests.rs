@@ -120,11 +120,12 @@ pub(super) fn settlement(part: PartId, next: Next, fates: &[Fate]) -> Settlement
         recipients,
         reports: Reports::default(),
         events: vec!["settled".to_owned()],
+        sent: None,
     }
 }
 
 fn everything(_: &Lane) -> Slots {
-    Slots { take: 100, skip: 0 }
+    Slots::Oldest { take: 100, skip: 0 }
 }
 
 pub(super) fn body_files(directory: &Path) -> Vec<PathBuf> {
