@@ -212,3 +212,7 @@ impl Search<'_> {
         self.taken.contains(&id) || self.wanted.busy.contains(&id)
     }
 }
+
+#[cfg(test)]
+#[path = "turns_tests.rs"]
+mod tests;

@@ -87,7 +87,7 @@ impl Bridge {
             let before = self.upstream.delivered().len();
             let mut busy = !store.interrupted().await.unwrap().whole.is_empty();
             let agenda = store
-                .agenda(someday, 1, |_| Slots { take: 1, skip: 0 })
+                .agenda(someday, 1, |_| Slots::Oldest { take: 1, skip: 0 })
                 .await
                 .unwrap();
             busy |= !agenda.due.is_empty() || !agenda.unplanned.is_empty();

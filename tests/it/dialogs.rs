@@ -435,7 +435,7 @@ impl Shared {
         let store = self.spool.store();
         let now = Timestamp::from_millis(0);
         let agenda = store
-            .agenda(now, 10_000, |_| Slots { take: 0, skip: 0 })
+            .agenda(now, 10_000, |_| Slots::None)
             .await
             .unwrap();
         let mut messages = Vec::new();
