@@ -202,7 +202,7 @@ impl Runner {
         let all_paused = !self.pauses_read || self.paused.contains_key(ALL);
         let slots = move |lane: &Lane| {
             if all_paused || paused.contains(&lane.account) {
-                return Slots { take: 0, skip: 0 };
+                return Slots::None;
             }
             let more = busy.get(lane).copied().unwrap_or(0) + abandoned;
             match gates.passage(lane, moment) {
