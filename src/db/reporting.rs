@@ -165,6 +165,7 @@ mod tests {
                 status: "5.0.0".to_owned(),
                 cause: "x".to_owned(),
             }],
+            sent: None,
             reports,
             events: vec!["failed".to_owned()],
         }
@@ -202,7 +203,7 @@ mod tests {
             Some(reports.told[0].clone())
         );
         assert_eq!(reader.told("a@x.example", "other").unwrap(), None);
-        let everything = |_: &crate::db::Lane| crate::db::Slots { take: 9, skip: 0 };
+        let everything = |_: &crate::db::Lane| crate::db::Slots::Oldest { take: 9, skip: 0 };
         let agenda = reader.agenda(NOW, 9, everything).unwrap();
         assert_eq!(agenda.due[0].id.message, id);
         assert!(agenda.unplanned.is_empty(), "a report needs no planning");

@@ -90,6 +90,7 @@ fn add(writer: &mut QueueWriter, user: &str, sender: &str, due: Timestamp) {
         },
         size: 5,
         checksum: 0,
+        report: false,
     };
     let plan = PlannedPart {
         account: lane().account,

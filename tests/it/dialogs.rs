@@ -434,10 +434,7 @@ impl Shared {
     async fn news(&mut self) -> Vec<(String, Vec<u8>)> {
         let store = self.spool.store();
         let now = Timestamp::from_millis(0);
-        let agenda = store
-            .agenda(now, 10_000, |_| Slots::None)
-            .await
-            .unwrap();
+        let agenda = store.agenda(now, 10_000, |_| Slots::None).await.unwrap();
         let mut messages = Vec::new();
         for id in agenda.unplanned {
             if !self.seen.insert(id) {
