@@ -1,5 +1,5 @@
 use super::*;
-use crate::db::record::{Message, Origin, PlannedPart, Stored};
+use crate::db::record::{Message, Origin, Plan, PlannedPart, Stored};
 use crate::db::{QueueWriter, Slots};
 use crate::mail::{BodyType, Envelope, QueueId, ReversePath};
 use bytes::Bytes;
@@ -101,7 +101,7 @@ fn add(writer: &mut QueueWriter, user: &str, sender: &str, due: Timestamp) {
     writer
         .insert(&message, &Stored::Inline(Bytes::from_static(b"hello")))
         .unwrap();
-    writer.plan(message.id, &[plan], due).unwrap();
+    writer.plan(message.id, &Plan::new(vec![plan], due)).unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The statements that change `queue.db`.
 
-use super::record::{Fate, Message, Next, PartId, Plan, PlannedPart, Sent, Settlement, Stored};
+use super::record::{Fate, Message, Next, PartId, Plan, Sent, Settlement, Stored};
 use super::{DbError, OpenError, open_writing, schema};
 use crate::mail::BodyType;
 use crate::mail::EnvelopeId;

@@ -3,9 +3,7 @@
 use super::body::{Body, BodyError};
 use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle, Written};
-use crate::db::record::{
-    Message, Occasion, PartId, Plan, PlannedPart, Reports, Sent, Settlement, Stored, Told,
-};
+use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Sent, Settlement, Stored, Told};
 use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
