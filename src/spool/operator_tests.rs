@@ -209,7 +209,7 @@ async fn a_dead_letter_goes_again_whole_to_those_who_did_not_get_it() {
     let id = prepare(&spool, Before::Failed).await;
     spool.operator().change(change(id, Order::Retry)).await.unwrap();
     let due = NOW.plus(Duration::from_secs(60));
-    let slots = |_: &crate::spool::Lane| crate::spool::Slots { take: 10, skip: 0 };
+    let slots = |_: &crate::spool::Lane| crate::spool::Slots::Oldest { take: 10, skip: 0 };
     let agenda = spool.store().agenda(due, 10, slots).await.unwrap();
     let [part] = &agenda.due[..] else {
         panic!("{agenda:?}")
