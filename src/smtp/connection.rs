@@ -5,7 +5,7 @@ use super::certificate::Current;
 use super::crowd::{Capacity, Guest};
 use super::desk::Desk;
 use super::farewell::End;
-use super::input::Input;
+use super::input::{Input, LITTLE};
 use super::patience::{Patience, Progress};
 use super::rates::Rates;
 use super::session::{Action, Session, SessionSettings, Step};
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Replies are sent when so many octets of them have gathered, however much the client has sent ahead.
-const MAX_GATHERED: usize = 8 * 1024;
+const MAX_GATHERED: usize = 4 * 1024;
 
 /// What all connections of a listener have in common.
 #[derive(Debug)]
@@ -203,7 +203,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let longest = self.session.longest_line(unread);
             let end = memchr::memchr(b'\n', unread.get(searched..).unwrap_or_default());
             let line = end.map(|at| searched + at + 1);
-            let is_too_long = line.unwrap_or(unread.len()) > longest;
+            let is_half = line.is_none() && !skipping && unread.len() > LITTLE;
+            if is_half {
+                self.guest.weigh(self.session.weight() + unread.len());
+            }
+            // Thousands of clients with half a login each would be too much, and no login needs so much.
+            let is_too_long = line.unwrap_or(unread.len()) > longest || (is_half && !self.guest.may_grow());
             if is_too_long && !skipping && self.session.may_begin_chunk(unread) {
                 return Ok(Line::LostChunk);
             }
@@ -215,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Some(octets) => return Ok(Line::Whole(octets)),
                 None if skipping || is_too_long => {
                     self.input.consume(unread.len());
+                    self.guest.weigh(self.session.weight());
                     skipping = true;
                     searched = 0;
                 }

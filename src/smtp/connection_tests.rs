@@ -8,6 +8,7 @@ use super::super::waiting::{DATA_TIMEOUT, REPLY_TIMEOUT};
 use super::*;
 use crate::clock::Clock;
 use crate::config::Access;
+use crate::config::AuthMode;
 use crate::spool::{Slots, Spool, SpoolSettings};
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCertUsingSni;
@@ -425,6 +426,27 @@ async fn commands_without_end_come_to_one() {
             .await
             .starts_with("421 4.7.0 too many commands without a message")
     );
+}
+
+#[tokio::test]
+async fn half_a_login_is_not_kept_where_memory_runs_short() {
+    for (others, reply) in [(0, "501 5.5.2 "), (16 << 20, "500 5.5.2 the line is too long")] {
+        let (capacity, crowd) = (Capacity::new(9), Arc::new(Crowd::new(9, 9)));
+        let mut greedy = crowd.enter(&capacity).unwrap();
+        greedy.weigh(others);
+        let access = Access {
+            auth: AuthMode::Any,
+            ..Access::default()
+        };
+        let mut world = World::at(crowd.enter(&capacity).unwrap(), access);
+        world.hear(1).await;
+        world.say(&format!("AUTH PLAIN {}", "AA".repeat(5000))).await;
+        tokio::task::yield_now().await;
+        world.say("\r\nNOOP\r\n").await;
+        let heard = world.hear(2).await;
+        assert!(heard[0].starts_with(reply), "{heard:?}");
+        assert!(heard[1].starts_with("250 "), "{heard:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,8 +8,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use zeroize::Zeroize;
 
-/// How much is read at once.
+/// How much of a message is read at once.
 pub(super) const READ_SIZE: usize = 32 * 1024;
+/// How much of commands is read at once: it stays until their replies are taken, with thousands of clients at once.
+pub(super) const LITTLE: usize = 4 * 1024;
 
 /// What was read and not yet used. It holds no memory while a client is silent.
 #[derive(Debug, Default)]
@@ -71,19 +73,29 @@ impl Input {
         }
     }
 
-    /// Reads once; 0 is the end of the stream.
+    /// Reads once, [`LITTLE`] at most; 0 is the end of the stream.
     pub(super) async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, stream)).await
+        self.read_up_to(LITTLE, stream).await
+    }
+
+    /// Reads once, so much at most, and never more than [`READ_SIZE`].
+    pub(super) async fn read_up_to<S: AsyncRead + Unpin>(
+        &mut self,
+        most: usize,
+        stream: &mut S,
+    ) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, most, stream)).await
     }
 
     /// Reads onto the stack and keeps only what came: waiting costs no buffer.
     fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
+        most: usize,
         stream: &mut S,
     ) -> Poll<io::Result<usize>> {
         let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
-        let mut read = ReadBuf::uninit(&mut space);
+        let mut read = ReadBuf::uninit(space.get_mut(..most.min(READ_SIZE)).unwrap_or_default());
         ready!(Pin::new(stream).poll_read(cx, &mut read))?;
         self.buffer.drain(..self.start);
         self.start = 0;
@@ -100,7 +112,7 @@ mod tests {
     async fn a_little_that_is_unread_keeps_little_memory() {
         let mut input = Input::default();
         let wire = [&[b'x'; READ_SIZE - 2][..], b"\nA"].concat();
-        input.read(&mut &wire[..]).await.unwrap();
+        input.read_up_to(READ_SIZE, &mut &wire[..]).await.unwrap();
         input.consume(READ_SIZE - 1);
         input.release();
         assert_eq!(input.unread(), b"A");

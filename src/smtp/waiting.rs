@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::farewell::{CLOSE_TIMEOUT, End};
+use super::input::{LITTLE, READ_SIZE};
 use super::patience::{self, Patience};
 use super::session::{Action, Step};
 use crate::users::Login;
@@ -21,7 +22,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn hear(&mut self, deadline: Instant, patience: &mut Patience) -> Result<(), End> {
         loop {
             let look = deadline.min(Instant::now() + patience::LOOK);
-            let read = timeout_at(look, self.input.read(&mut self.stream)).await;
+            let most = match patience {
+                Patience::Command(_) => LITTLE,
+                Patience::Message(..) => READ_SIZE,
+            };
+            let read = timeout_at(look, self.input.read_up_to(most, &mut self.stream)).await;
             let now = Instant::now();
             if let Ok(Ok(octets)) = &read {
                 patience.heard(*octets);

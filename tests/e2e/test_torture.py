@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import threading
+import time
 import unittest
 
 import smtp
@@ -14,6 +15,8 @@ from bridge import World
 SIZE = int(os.environ.get("TORTURE_MIB", "64")) << 20
 """Octets of each kind; commands in proportion, a million for a GiB."""
 COMMANDS = max(SIZE // 1000, 5000)
+CONNECTIONS = 5000 if SIZE >= 1 << 30 else 500
+"""Clients at once."""
 MEMORY_LIMIT_KIB = 64 << 10
 """Anonymous resident memory of the daemon, at any moment."""
 DEADLINE = 600.0
@@ -45,7 +48,10 @@ class Torture(unittest.TestCase):
     def setUp(self):
         self.world = World()
         self.addCleanup(self.world.close)
-        self.bridge = self.world.start_bridge(listener='auth = "any"')
+        # Above four fifths of the limit idle clients would have to make room.
+        self.bridge = self.world.start_bridge(
+            listener=f'auth = "any"\nmax_connections = {2 * CONNECTIONS}',
+            more=f"[limits]\nmax_connections = {2 * CONNECTIONS}")
         self.addCleanup(self.bridge.kill)
         self.watch = Watch(self.bridge.child.pid)
 
@@ -57,9 +63,19 @@ class Torture(unittest.TestCase):
         with smtp.Session(self.bridge.port) as session:
             session.command("NOOP", "250")
 
-    def session(self):
-        """A connection after EHLO."""
+    def settled(self):
+        """Waits until the daemon has read what it reads, which its memory shows: it grows no more for a second."""
+        most, since = self.watch.most, time.monotonic()
+        while time.monotonic() < since + 1:
+            time.sleep(0.02)
+            if self.watch.most > most:
+                most, since = self.watch.most, time.monotonic()
+
+    def session(self, receive=None):
+        """A connection after EHLO; `receive` is the size of its receive buffer."""
         session = smtp.Session(self.bridge.port, timeout=DEADLINE)
+        if receive:
+            session.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         self.addCleanup(session.close)
         return session
 
@@ -183,12 +199,45 @@ class Torture(unittest.TestCase):
 
     def test_many_half_lines(self):
         """Many clients with half a line each cost little."""
-        sessions = [self.session() for _ in range(500)]
+        sessions = [self.session() for _ in range(CONNECTIONS)]
         for session in sessions:
             session.socket.sendall(b"AUTH PLAIN " + b"A" * 12000)
-        # A reply on a later connection says that the earlier octets were read, or soon are.
+        self.settled()
+
+    def test_many_half_messages(self):
+        """Many clients with half a message each, too."""
+        sessions = [self.session() for _ in range(CONNECTIONS)]
+        for session in sessions:
+            session.envelope("a@x.example", ["b@x.example"])
+            session.socket.sendall(b"Subject: half\r\n\r\n" + b"a" * 15000 + b"\r\n")
+        self.settled()
+        smtp.send(self.bridge.port, "a@x.example", ["b@x.example"], b"Subject: small\r\n\r\nsmall\r\n")
+
+    def test_many_unread_replies(self):
+        """Many clients that do not read their replies cost no more than what they were read."""
+        sessions = []
+        for _ in range(CONNECTIONS):
+            session = self.session(receive=4096)
+            session.command("MAIL FROM:<a@x.example>")
+            session.socket.setblocking(False)
+            sessions.append(session)
+        block = b"RCPT TO:<b@x.example>\r\n" * 2000
         for _ in range(3):
-            self.session().command("NOOP", "250")
+            for session in sessions:
+                try:
+                    while True:
+                        session.socket.send(block)
+                except BlockingIOError:
+                    pass
+            self.settled()
+
+    def test_many_idle(self):
+        """Many clients that say nothing cost next to nothing."""
+        before = self.watch.most
+        sessions = [self.session() for _ in range(CONNECTIONS)]
+        cost = (self.watch.most - before) / len(sessions)
+        print(f"({cost:.1f} KiB each) ", end="", flush=True)
+        self.assertLess(cost, 8)
 
 
 if __name__ == "__main__":
