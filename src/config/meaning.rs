@@ -186,6 +186,21 @@ pub struct Account {
     pub cloud: Cloud,
     /// Where the cloud's servers are.
     pub endpoints: Endpoints,
+    /// How fast its mailboxes may send.
+    pub pace: Pace,
+}
+
+/// How fast each mailbox of an account may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Requests to Graph at once; at least 1.
+    pub graph_requests: usize,
+    /// Octets uploaded to Graph in five minutes; 0 for no limit.
+    pub graph_upload: u64,
+    /// Recipients in 24 hours; 0 for no limit.
+    pub recipients_per_day: u64,
+    /// Requests at once for all mailboxes of the application together; 0 for no limit.
+    pub max_in_flight: usize,
 }
 
 /// Who runs the mailbox.
@@ -228,6 +243,17 @@ pub enum Cloud {
 }
 
 impl Cloud {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::GccHigh => "gcc_high",
+            Self::Dod => "dod",
+            Self::China => "china",
+        }
+    }
+
     /// Where tokens are obtained in this cloud.
     #[must_use]
     pub const fn authority(self) -> &'static str {

@@ -6,7 +6,7 @@ use super::listener::listeners;
 use super::meaning::is_loopback;
 use super::meaning::{
     Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, Limits, Log,
-    LogFormat, LogLevel, OnUncertain, Provider, Report, Spool, Tenant, Tls, Transport, Users,
+    LogFormat, LogLevel, OnUncertain, Pace, Provider, Report, Spool, Tenant, Tls, Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
@@ -25,6 +25,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const LATER: &[&str] = &[
     "account.NAME.certificate",
     "account.NAME.endpoints.smtp",
+    "account.NAME.limits.smtp_connections",
+    "account.NAME.limits.smtp_messages_per_minute",
     "account.NAME.save_to_sent_items",
     "account.NAME.send_as",
     "account.NAME.unknown_sender",
@@ -195,6 +197,7 @@ fn account(name: String, mut section: Section<'_>) -> Option<Account> {
         )
     });
     let endpoints = endpoints(section.section("endpoints"), cloud);
+    let pace = pace(section.section("limits"));
     section.finish();
     grant_is_known?;
     Some(Account {
@@ -207,6 +210,27 @@ fn account(name: String, mut section: Section<'_>) -> Option<Account> {
         mailbox: mailbox?,
         cloud: cloud?,
         endpoints: endpoints?,
+        pace: pace?,
+    })
+}
+
+/// Microsoft's limits: Microsoft Graph, "Outlook service limits"; Exchange Online, "Sending limits".
+fn pace(mut section: Section<'_>) -> Option<Pace> {
+    let count = |field: Field<'_>| usize::try_from(field.integer(0..=1000)?).ok();
+    let graph_requests = section.defaulted("graph_requests", "4", |field| {
+        usize::try_from(field.integer(1..=64)?).ok()
+    });
+    let graph_upload = section.defaulted("graph_upload", r#""150MB""#, |field| field.size());
+    let recipients_per_day = section.defaulted("recipients_per_day", "10000", |field| {
+        u64::try_from(field.integer(0..=100_000_000)?).ok()
+    });
+    let max_in_flight = section.defaulted("max_in_flight", "0", count);
+    section.finish();
+    Some(Pace {
+        graph_requests: graph_requests?,
+        graph_upload: graph_upload?,
+        recipients_per_day: recipients_per_day?,
+        max_in_flight: max_in_flight?,
     })
 }
 

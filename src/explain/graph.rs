@@ -18,6 +18,9 @@ pub struct GraphAnswer<'a> {
     pub own_sender: bool,
 }
 
+/// The name of the complaint about too many requests at once.
+pub const MAILBOX_CONCURRENCY: &str = "MailboxConcurrency";
+
 /// Classifies an answer other than 202: by `error.code` first, by the HTTP status where the code says nothing.
 ///
 /// An answer that is not Graph's own is never [`Class::Failed`]: a 4xx may be a proxy's or firewall's page, after a
@@ -39,6 +42,9 @@ pub fn graph(answer: GraphAnswer<'_>) -> &'static Entry {
     }
     if code == "BadRequest" && message.contains("maximum request length") {
         return &TOO_LARGE_FOR_REQUEST;
+    }
+    if status == 429 && message.contains("MailboxConcurrency") {
+        return &OVER_CONCURRENCY;
     }
     if code == "ErrorSendAsDenied" && own_sender {
         return &SEND_AS_SELF;
@@ -130,6 +136,14 @@ const THROTTLED: Entry = entry(
     Mailbox,
     (4, 5),
     "Microsoft 365 asks for a pause (throttling)",
+    "nothing is to be done: delivery goes on by itself",
+);
+const OVER_CONCURRENCY: Entry = entry(
+    MAILBOX_CONCURRENCY,
+    Deferred,
+    Mailbox,
+    (4, 5),
+    "Microsoft 365 asks for fewer requests at once (throttling)",
     "nothing is to be done: delivery goes on by itself",
 );
 const REDIRECTED: Entry = entry(
@@ -568,5 +582,24 @@ mod tests {
                 entry.code
             );
         }
+    }
+
+    /// Word for word as Graph says it.
+    #[test]
+    fn too_many_requests_at_once_are_told_from_too_many_in_a_time() {
+        let code = |message| {
+            let answer = GraphAnswer {
+                status: 429,
+                code: Some("ApplicationThrottled"),
+                message,
+                own_sender: false,
+            };
+            graph(answer).code
+        };
+        assert_eq!(
+            code("Application is over its MailboxConcurrency limit."),
+            MAILBOX_CONCURRENCY
+        );
+        assert_eq!(code("Application is over its limit."), "ApplicationThrottled");
     }
 }

@@ -7,7 +7,7 @@ mod entra;
 mod graph;
 
 pub use entra::entra;
-pub use graph::{GraphAnswer, graph};
+pub use graph::{GraphAnswer, MAILBOX_CONCURRENCY, graph};
 
 use crate::mail::Cause;
 use crate::mail::Disposition;
