@@ -226,6 +226,8 @@ fn schedule(delivery: &config::Delivery) -> Schedule {
     Schedule {
         waits: delivery.retry.clone(),
         give_up_after: delivery.give_up_after,
+        delay_warning: delivery.delay_warning,
+        hold_for: delivery.hold_for,
         uncertain_wait: delivery.uncertain_wait,
         uncertain_retries: match delivery.on_uncertain {
             OnUncertain::Retry => 2,

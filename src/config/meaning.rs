@@ -316,6 +316,10 @@ pub struct Delivery {
     pub retry: Vec<Duration>,
     /// How long a message may be deferred before it counts as failed.
     pub give_up_after: Duration,
+    /// How long a message may be deferred before its sender is told that it is late; `None` for never.
+    pub delay_warning: Option<Duration>,
+    /// How long mail may be held for something that a person must do, before somebody is told. It stays.
+    pub hold_for: Duration,
     /// What to do when it is not known whether the upstream took the message.
     pub on_uncertain: OnUncertain,
     /// How long to wait before an uncertain message is looked up or tried again.

@@ -17,7 +17,7 @@ mod writing;
 pub use changing::{Change, Changed, Done, Order};
 pub use filter::{Filter, NoSuchState, Pattern, State};
 pub use listing::{Entry, Found, Overview, PartState, RecipientState, SHOWN, Search};
-pub use reading::{Agenda, Lane, LaneCounts, Parts, QueueReader, Slots};
+pub use reading::{Agenda, Lane, LaneAgenda, LaneCounts, Parts, QueueReader, Slots};
 pub use schema::OpenError;
 pub use turns::{InTurn, Turns};
 pub use writing::{Ending, QueueWriter};

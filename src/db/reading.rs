@@ -1,6 +1,6 @@
 //! The questions that are asked of `queue.db`.
 
-use super::record::{Message, Origin, Part, PartId, Progress, Sent, Stored, Turn};
+use super::record::{Deferral, Message, Origin, Part, PartId, Progress, Sent, Stored, Turn};
 use super::turns::InTurn;
 use super::{DbError, OpenError, open_reading, open_unchanging, schema};
 use crate::mail::Address;
@@ -35,6 +35,8 @@ pub struct Lane {
     pub mailbox: String,
 }
 
+const UNPLANNED: &str = "SELECT id FROM message WHERE planned = 0 ORDER BY id LIMIT ?1";
+
 /// How many parts a lane has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneCounts {
@@ -58,6 +60,21 @@ pub struct Agenda {
     /// When the next part comes due that is not due yet.
     pub next_due: Option<Timestamp>,
     /// Parts whose rows cannot be read, and why. They must be held, or they are met again every time.
+    pub damaged: Vec<(PartId, String)>,
+}
+
+/// What one lane has to do now, and when to look at it again.
+#[derive(Clone, Debug)]
+pub struct LaneAgenda {
+    /// Which lane.
+    pub lane: Lane,
+    /// Parts whose time has come, oldest first, as many as were asked for.
+    pub due: Vec<Part>,
+    /// True if there may be more of them.
+    pub more: bool,
+    /// When the next part comes due that is not due yet.
+    pub next_due: Option<Timestamp>,
+    /// Parts whose rows cannot be read, and why.
     pub damaged: Vec<(PartId, String)>,
 }
 
@@ -119,8 +136,8 @@ impl QueueReader {
         Ok(Self { connection })
     }
 
-    /// What is to be done at `now`: at most `unplanned` messages to plan, and for each lane as many due parts as
-    /// `slots` allows it.
+    /// What is to be done at `now` in the whole queue: at most `unplanned` messages to plan, and for each lane as many
+    /// due parts as `slots` allows it. Who looks often asks for some lanes only: see [`look`](Self::look).
     ///
     /// # Errors
     /// SQLite's. Rows that cannot be read are named in the agenda and stop nobody else.
@@ -130,25 +147,73 @@ impl QueueReader {
         unplanned: usize,
         mut slots: impl FnMut(&Lane) -> Slots,
     ) -> Result<Agenda, DbError> {
+        let wanted = self.waiting_lanes()?.into_iter().map(|lane| {
+            let slots = slots(&lane);
+            (lane, slots)
+        });
+        let wanted: Vec<(Lane, Slots)> = wanted.collect();
+        let (unplanned, lanes) = self.look(now, unplanned, wanted)?;
         let mut agenda = Agenda {
-            unplanned: self.ids(
-                "SELECT id FROM message WHERE planned = 0 ORDER BY id LIMIT ?1",
-                unplanned,
-            )?,
+            unplanned,
             ..Agenda::default()
         };
-        for lane in self.waiting_lanes()? {
-            let Parts { whole, damaged } = match slots(&lane) {
-                Slots::None => Parts::default(),
-                Slots::Oldest { take, skip } => self.oldest(&lane, now, take, skip)?,
-                Slots::InTurn(wanted) => self.in_turn(&lane, now, wanted)?,
-            };
-            agenda.due.extend(whole);
-            agenda.damaged.extend(damaged);
-            let next = self.next_due_in(&lane, now)?;
-            agenda.next_due = [agenda.next_due, next].into_iter().flatten().min();
+        for lane in lanes {
+            agenda.due.extend(lane.due);
+            agenda.damaged.extend(lane.damaged);
+            agenda.next_due = [agenda.next_due, lane.next_due].into_iter().flatten().min();
         }
         Ok(agenda)
+    }
+
+    /// At most `unplanned` messages to plan, oldest first, and what is to be done at `now` in the lanes of `wanted`.
+    /// The work is in proportion to what is asked for, not to the queue.
+    ///
+    /// # Errors
+    /// SQLite's. Rows that cannot be read are named and stop nobody else.
+    pub fn look(
+        &self,
+        now: Timestamp,
+        unplanned: usize,
+        wanted: Vec<(Lane, Slots)>,
+    ) -> Result<(Vec<QueueId>, Vec<LaneAgenda>), DbError> {
+        let ids = if unplanned > 0 {
+            self.ids(UNPLANNED, unplanned)?
+        } else {
+            Vec::new()
+        };
+        let mut lanes = Vec::with_capacity(wanted.len());
+        for (lane, slots) in wanted {
+            let (take, Parts { whole, damaged }) = match slots {
+                Slots::None => (0, Parts::default()),
+                Slots::Oldest { take, skip } => (take, self.oldest(&lane, now, take, skip)?),
+                Slots::InTurn(wanted) => (wanted.take, self.in_turn(&lane, now, wanted)?),
+            };
+            lanes.push(LaneAgenda {
+                next_due: self.next_due_in(&lane, now)?,
+                more: take > 0 && whole.len() + damaged.len() >= take,
+                due: whole,
+                damaged,
+                lane,
+            });
+        }
+        Ok((ids, lanes))
+    }
+
+    /// The lanes that have parts waiting.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn waiting_lanes(&self) -> Result<Vec<Lane>, DbError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT account, mailbox FROM lane WHERE waiting > 0 ORDER BY account, mailbox",
+        )?;
+        let lanes = statement.query_map([], |row| {
+            Ok(Lane {
+                account: row.get(0)?,
+                mailbox: row.get(1)?,
+            })
+        })?;
+        Ok(lanes.collect::<Result<_, _>>()?)
     }
 
     /// Parts whose attempt was under way when the program ended: their outcome is unknown.
@@ -293,29 +358,6 @@ impl QueueReader {
             id: "any".to_owned(),
             what: verdict,
         })
-    }
-
-    /// The lanes that have something waiting, by jumping from one to the next in the index.
-    fn waiting_lanes(&self) -> Result<Vec<Lane>, DbError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT account, mailbox FROM part WHERE state = 0 AND marker IS NULL
-             AND (account, mailbox) > (?1, ?2) ORDER BY account, mailbox LIMIT 1",
-        )?;
-        let (mut account, mut mailbox) = (String::new(), String::new());
-        let mut lanes = Vec::new();
-        loop {
-            let next = statement
-                .query_row(params![account, mailbox], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-                })
-                .optional()?;
-            let Some(found) = next else { return Ok(lanes) };
-            (account, mailbox) = found;
-            lanes.push(Lane {
-                account: account.clone(),
-                mailbox: mailbox.clone(),
-            });
-        }
     }
 
     fn oldest(&self, lane: &Lane, now: Timestamp, take: usize, skip: usize) -> Result<Parts, DbError> {
@@ -500,6 +542,7 @@ struct PartRow {
     due: i64,
     attempts: u32,
     deferred: i64,
+    deferral: Option<(i64, i64, i64)>,
     uncertain: u32,
     turn: Turn,
 }
@@ -514,6 +557,14 @@ impl PartRow {
             due: row.get("due")?,
             attempts: row.get("attempts")?,
             deferred: row.get("deferred")?,
+            deferral: match (
+                row.get("deferral_run")?,
+                row.get("deferral_from")?,
+                row.get("deferral_wait")?,
+            ) {
+                (Some(run), Some(from), Some(wait)) => Some((run, from, wait)),
+                _ => None,
+            },
             uncertain: row.get("uncertain")?,
             turn: Turn {
                 device: row.get("device")?,
@@ -533,6 +584,11 @@ impl PartRow {
             progress: Progress {
                 attempts: self.attempts,
                 deferred: Duration::from_millis(self.deferred.unsigned_abs()),
+                deferral: self.deferral.map(|(run, from, wait)| Deferral {
+                    run: Timestamp::from_millis(run),
+                    from: Duration::from_millis(from.unsigned_abs()),
+                    wait: Duration::from_millis(wait.unsigned_abs()),
+                }),
                 uncertain: self.uncertain,
             },
             turn: self.turn,

@@ -159,10 +159,37 @@ pub struct Sent {
 pub struct Progress {
     /// Attempts whose marker was written.
     pub attempts: u32,
-    /// Time spent deferred; neither held, nor behind a gate, nor stopped.
+    /// Time spent deferred; neither held, nor behind a gate, nor stopped. What is going on is not counted yet.
     pub deferred: Duration,
+    /// The wait after a deferral that is going on.
+    pub deferral: Option<Deferral>,
     /// Attempts whose outcome was never heard.
     pub uncertain: u32,
+}
+
+/// A wait after a deferral. How much of it was spent is known when it is over: see [`Deferral::counted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferral {
+    /// The run of the program that it began in, by when that began.
+    pub run: Timestamp,
+    /// How long mail of the lane could have gone in that run, when the wait began.
+    pub from: Duration,
+    /// How long the wait was meant to be.
+    pub wait: Duration,
+}
+
+impl Deferral {
+    /// How much of it counts in the run that began at `run`, when mail of the lane could have gone for `open` in it:
+    /// nothing behind a closed gate, nothing before a restart, and not more than the wait itself.
+    #[must_use]
+    pub fn counted(&self, run: Timestamp, open: Duration) -> Duration {
+        let began = if run == self.run {
+            self.from
+        } else {
+            Duration::ZERO
+        };
+        open.saturating_sub(began).min(self.wait)
+    }
 }
 
 /// What became of one recipient for good, or why it still waits.
@@ -269,4 +296,36 @@ pub struct Told {
     pub since: Timestamp,
     /// How many were held back since then.
     pub held_back: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_wait_counts_what_was_spent_in_this_run_with_the_gates_open() {
+        let seconds = Duration::from_secs;
+        let (run, other) = (Timestamp::from_millis(7), Timestamp::from_millis(8));
+        let deferral = Deferral {
+            run,
+            from: seconds(100),
+            wait: seconds(30),
+        };
+        for (in_run, open, counted) in [
+            (run, 100, 0),
+            (run, 120, 20),
+            (run, 130, 30),
+            (run, 9000, 30), // it was its turn long ago, and others went before it
+            (run, 50, 0),
+            (other, 0, 0), // after a restart: only what was spent since
+            (other, 12, 12),
+            (other, 500, 30),
+        ] {
+            assert_eq!(
+                deferral.counted(in_run, seconds(open)),
+                seconds(counted),
+                "{open}"
+            );
+        }
+    }
 }

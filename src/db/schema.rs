@@ -168,6 +168,9 @@ const VERSION_3: &str = "
     ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
     ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it is held or behind a broken account
     ALTER TABLE part ADD COLUMN hold_told INTEGER NOT NULL DEFAULT 0;      -- 1: somebody knows that it waits for too long
+    ALTER TABLE part ADD COLUMN deferral_run INTEGER;                      -- the wait after a deferral that goes on:
+    ALTER TABLE part ADD COLUMN deferral_from INTEGER;                     --   in which run it began, and when in it,
+    ALTER TABLE part ADD COLUMN deferral_wait INTEGER;                     --   and how long it is
 
     -- Who a part is sent for: those who share a mailbox take turns.
     ALTER TABLE part ADD COLUMN device TEXT NOT NULL DEFAULT '';           -- who had logged in, or the client's address

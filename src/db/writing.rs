@@ -10,6 +10,7 @@ use crate::mail::ReversePath;
 use crate::mail::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
+use std::time::Duration;
 
 /// The one connection that writes. Every method but [`begin`](Self::begin) and [`commit`](Self::commit) belongs
 /// between these two.
@@ -319,6 +320,21 @@ impl QueueWriter {
         Ok(())
     }
 
+    /// Makes parts due at `now` that wait after a deferral; what was uncertain waits as long as it must.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn hasten(&mut self, parts: &[PartId], now: Timestamp) -> Result<(), DbError> {
+        let mut hasten = self.connection.prepare_cached(
+            "UPDATE part SET due = ?3
+             WHERE message = ?1 AND number = ?2 AND state = 0 AND due > ?3 AND deferral_run IS NOT NULL",
+        )?;
+        for part in parts {
+            hasten.execute(params![&part.message.as_bytes()[..], part.number, now.millis()])?;
+        }
+        Ok(())
+    }
+
     /// Remembers that the mail of an account is not sent, because an administrator said so at `since`; the empty name
     /// stands for all. One that is paused already stays so since then.
     ///
@@ -381,7 +397,8 @@ impl QueueWriter {
         self.connection
             .prepare_cached(
                 "UPDATE part SET state = ?3, due = coalesce(?4, marker, due), marker = NULL,
-                                 attempts = ?5, deferred = ?6, uncertain = ?7
+                                 attempts = ?5, deferred = ?6, uncertain = ?7,
+                                 deferral_run = ?8, deferral_from = ?9, deferral_wait = ?10
                  WHERE message = ?1 AND number = ?2",
             )?
             .execute(params![
@@ -390,8 +407,11 @@ impl QueueWriter {
                 state as u8,
                 due,
                 progress.attempts,
-                i64::try_from(progress.deferred.as_millis()).unwrap_or(i64::MAX),
+                millis(progress.deferred),
                 progress.uncertain,
+                progress.deferral.map(|deferral| deferral.run.millis()),
+                progress.deferral.map(|deferral| millis(deferral.from)),
+                progress.deferral.map(|deferral| millis(deferral.wait)),
             ])?;
         self.put_in_outbox(&settlement.events)?;
         let octets = if is_news {
@@ -487,6 +507,10 @@ impl QueueWriter {
 
 /// For so many hours what was sent is remembered: a day, and what a corrected clock may add.
 const SENT_HOURS: i64 = 26;
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// The column `part.state`. Only the first takes part in scheduling.
 #[derive(Clone, Copy)]

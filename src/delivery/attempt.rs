@@ -2,23 +2,26 @@
 
 use super::plan::HeaderPlan;
 use super::retry::Schedule;
-use super::settle::{GateNews, Verdict, settle, unprepared};
+use super::runner::Finished;
+use super::settle::{Moment, Verdict, settle, unprepared};
+use super::suspicion::{Finding, Suspicion};
 use crate::clock::Clock;
 use crate::explain::local;
 use crate::mail::Address;
 use crate::mail::Disposition;
 use crate::mail::Report;
 use crate::mail::Scope;
+use crate::mail::Timestamp;
 use crate::mail::header::{HeaderBlock, Hop, MAX_HEADER_BLOCK, Protocol, received_field};
 use crate::policy::check_recipients;
-use crate::spool::{Body, Ending, Message, Next, Part, PartId, Store, StoreError};
+use crate::spool::{Body, Ending, Lane, Message, Next, Part, PartId, Store, StoreError};
 use crate::telemetry::Maillog;
 use crate::telemetry::event::{Attempted, Event, Outcome, Then, What};
 use crate::upstream::Parcel;
 use crate::upstream::Upstream;
 use bytes::Bytes;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,11 +38,23 @@ pub(super) struct Context {
     pub(super) stop: CancellationToken,
     /// How many outcomes are known and not yet written.
     unwritten: Arc<AtomicUsize>,
+    /// What the last answers had in common. Held for a moment only: attempts of a mailbox end side by side.
+    suspicion: Arc<Mutex<Suspicion>>,
+}
+
+/// How long mail of a lane could have gone in this run of the program when an attempt began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenTime {
+    /// When the run began.
+    pub(super) run: Timestamp,
+    /// How long.
+    pub(super) at: Duration,
 }
 
 impl Context {
     pub(super) fn new(store: Store, schedule: Schedule, clock: Clock, hostname: String) -> Self {
         let (stop, unwritten) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let suspicion = Arc::new(Mutex::new(Suspicion::default()));
         Self {
             store,
             schedule,
@@ -48,12 +63,23 @@ impl Context {
             hostname,
             stop,
             unwritten,
+            suspicion,
         }
     }
 
     /// How many outcomes are known and not yet written.
     pub(super) fn unwritten(&self) -> usize {
         self.unwritten.load(Ordering::Relaxed)
+    }
+
+    fn weigh(&self, part: &Part, report: &mut Report) -> Finding {
+        let lane = Lane {
+            account: part.account.clone(),
+            mailbox: part.mailbox.to_string(),
+        };
+        // What a panic could leave half done is a row that is one short.
+        let mut suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
+        suspicion.weigh(&lane, part.id, &mut report.dispositions)
     }
 
     /// Puts a part aside for a person, if the spool can be written; else it is met again at the next start.
@@ -74,20 +100,21 @@ pub(super) async fn attempt(
     context: &Context,
     part: Part,
     upstream: Option<Arc<dyn Upstream>>,
-) -> Vec<GateNews> {
-    match try_once(context, &part, upstream).await {
-        Ok(news) => news,
+    open: OpenTime,
+) -> Finished {
+    match try_once(context, &part, upstream, open).await {
+        Ok(finished) => finished,
         Err(error) => {
             tracing::error!(id = %part.id.message, %error, "an attempt was put off, because the spool fails");
             tokio::time::sleep(SPOOL_TROUBLE).await;
-            Vec::new()
+            Finished::default()
         }
     }
 }
 
 /// Settles an attempt that the end of the program cut off. It is told before it is written, so that no kill in
 /// between can hide that the message may go out twice.
-pub(super) async fn interrupted(context: &Context, mut part: Part) {
+pub(super) async fn interrupted(context: &Context, mut part: Part, open: OpenTime) {
     // The marker counted this attempt already.
     part.progress.attempts = part.progress.attempts.saturating_sub(1);
     let message = context
@@ -98,7 +125,7 @@ pub(super) async fn interrupted(context: &Context, mut part: Part) {
         .map(|(message, _)| message);
     let disposition = local::INTERRUPTED.disposition("no answer was heard", None);
     let report = Report::all(part.waiting.len(), disposition);
-    let conclusion = Conclusion::of(context, &part, message.as_ref(), report, None);
+    let conclusion = Conclusion::of(context, &part, message.as_ref(), report, open, None);
     conclusion.tell_outcome(context);
     let ending = conclusion.write(context).await;
     conclusion.tell_ending(context, ending);
@@ -108,52 +135,61 @@ async fn try_once(
     context: &Context,
     part: &Part,
     upstream: Option<Arc<dyn Upstream>>,
-) -> Result<Vec<GateNews>, StoreError> {
+    open: OpenTime,
+) -> Result<Finished, StoreError> {
+    let began = Instant::now();
     let (message, body) = match context.store.message(part.id.message).await {
         Ok(found) => found,
-        Err(error) if error.is_lasting() => return Ok(unreadable(context, part, &error).await),
+        Err(error) if error.is_lasting() => return Ok(unreadable(context, part, &error, open).await),
         Err(error) => return Err(error),
     };
     let Some(upstream) = upstream else {
         let failure = local::NO_ACCOUNT.disposition(part.account.clone(), None);
-        return Ok(unprepared(part, &failure));
+        return Ok(Finished::telling(unprepared(part, &failure)));
     };
     let parcel = match pack(context, part, &message, body).await? {
         Ok(parcel) => parcel,
         // The upstream was not asked, so this tells nothing about it.
         Err(disposition) => {
-            conclude(
-                context,
-                part,
-                Some(&message),
-                Report::all(part.waiting.len(), disposition),
-                None,
-            )
-            .await;
-            return Ok(Vec::new());
+            let report = Report::all(part.waiting.len(), disposition);
+            let ended = conclude(context, part, Some(&message), report, open, None).await;
+            return Ok(Finished {
+                news: Vec::new(),
+                ..ended
+            });
         }
     };
     let prepared = tokio::select! {
         biased;
         // Nothing has begun yet, so nothing has to be finished.
-        () = context.stop.cancelled() => return Ok(Vec::new()),
+        () = context.stop.cancelled() => return Ok(Finished::default()),
         prepared = upstream.prepare() => prepared,
     };
     if let Err(failure) = prepared {
-        return Ok(unprepared(part, &failure));
+        return Ok(Finished::telling(unprepared(part, &failure)));
     }
     match context.store.mark(part.id, context.clock.now()).await {
         // It was held, bounced or deleted while it got ready.
-        Err(error) if error.is_withdrawn() => return Ok(Vec::new()),
+        Err(error) if error.is_withdrawn() => return Ok(Finished::default()),
         marked => marked?,
     }
-    let began = Instant::now();
-    let report = upstream.deliver(&parcel).await;
-    Ok(conclude(context, part, Some(&message), report, Some(began.elapsed())).await)
+    let handed_over = Instant::now();
+    let mut report = upstream.deliver(&parcel).await;
+    let took = handed_over.elapsed();
+    let finding = context.weigh(part, &mut report);
+    // The attempt itself counts as well: only what is waiting for can stand still.
+    let open = OpenTime {
+        at: open.at + began.elapsed(),
+        ..open
+    };
+    let mut finished = conclude(context, part, Some(&message), report, open, Some(took)).await;
+    finished.news.extend(finding.news);
+    finished.recovered = finding.recovered;
+    Ok(finished)
 }
 
 /// A message whose record is gone or damaged waits for a person.
-async fn unreadable(context: &Context, part: &Part, error: &StoreError) -> Vec<GateNews> {
+async fn unreadable(context: &Context, part: &Part, error: &StoreError, open: OpenTime) -> Finished {
     let report = Report::all(
         part.waiting.len(),
         local::UNREADABLE.disposition(error.to_string(), None),
@@ -162,8 +198,11 @@ async fn unreadable(context: &Context, part: &Part, error: &StoreError) -> Vec<G
         // Nobody to tell it about in a line of its own.
         tracing::error!(id = %part.id.message, %error, "a message cannot be read and waits for a person");
     }
-    conclude(context, part, None, report, None).await;
-    Vec::new()
+    let ended = conclude(context, part, None, report, open, None).await;
+    Finished {
+        news: Vec::new(),
+        ..ended
+    }
 }
 
 /// Makes the outgoing message: our Received field, the header with the planned changes, the rest as it is stored.
@@ -250,13 +289,22 @@ async fn conclude(
     part: &Part,
     message: Option<&Message>,
     report: Report,
+    open: OpenTime,
     took: Option<Duration>,
-) -> Vec<GateNews> {
-    let conclusion = Conclusion::of(context, part, message, report, took);
+) -> Finished {
+    let conclusion = Conclusion::of(context, part, message, report, open, took);
     let ending = conclusion.write(context).await;
     conclusion.tell_outcome(context);
     conclusion.tell_ending(context, ending);
-    conclusion.verdict.gates
+    let reports = &conclusion.verdict.settlement.reports.new;
+    let lanes = reports.iter().map(|report| Lane {
+        account: report.part.account.clone(),
+        mailbox: report.part.mailbox.to_string(),
+    });
+    Finished {
+        lanes: lanes.collect(),
+        ..Finished::telling(conclusion.verdict.gates)
+    }
 }
 
 /// What follows from a report, and what is said about it.
@@ -274,10 +322,16 @@ impl<'a> Conclusion<'a> {
         part: &'a Part,
         message: Option<&Message>,
         report: Report,
+        open: OpenTime,
         took: Option<Duration>,
     ) -> Self {
         let now = context.clock.now();
-        let mut verdict = settle(part, report, &context.schedule, now, fastrand::f64());
+        let moment = Moment {
+            now,
+            run: open.run,
+            open: open.at,
+        };
+        let mut verdict = settle(part, report, &context.schedule, moment, fastrand::f64());
         let age = message.map_or(Duration::ZERO, |message| now.since(message.arrived));
         let attempted = attempted(part, &verdict, age, took);
         let event = |attempted: &Attempted| {

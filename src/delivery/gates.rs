@@ -98,15 +98,6 @@ impl Gates {
         }
     }
 
-    /// When the next closed gate may be probed, after `now`.
-    pub(super) fn next_probe(&self, now: Instant) -> Option<Instant> {
-        self.0
-            .values()
-            .filter(|closed| !closed.probing && closed.until > now)
-            .map(|closed| closed.until)
-            .min()
-    }
-
     /// The gates that are closed.
     pub(super) fn closed(&self) -> impl Iterator<Item = (&Gate, State<'_>)> {
         self.0.iter().map(|(gate, closed)| {

@@ -15,6 +15,7 @@
 mod attempt;
 mod control;
 mod gates;
+mod lanes;
 #[cfg_attr(not(test), expect(dead_code, reason = "the runner takes it up next"))]
 mod pace;
 mod plan;
@@ -22,6 +23,7 @@ mod quota;
 mod retry;
 mod runner;
 mod settle;
+mod suspicion;
 
 pub use control::{
     AccountStatus, Attention, Control, ControlError, Health, MailboxStatus, Place, Status, Trouble,

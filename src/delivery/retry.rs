@@ -9,6 +9,10 @@ pub struct Schedule {
     pub waits: Vec<Duration>,
     /// How long a message may be deferred before it has failed.
     pub give_up_after: Duration,
+    /// How long a message may be deferred before its sender is told that it is late; `None` for never.
+    pub delay_warning: Option<Duration>,
+    /// How long a message may be held before somebody is told. It stays all the same.
+    pub hold_for: Duration,
     /// How long to wait after an attempt of unknown outcome.
     pub uncertain_wait: Duration,
     /// How often an attempt of unknown outcome is repeated before a person is asked; 0 for never.
@@ -71,6 +75,8 @@ mod tests {
         Schedule {
             waits: seconds.map(Duration::from_secs).to_vec(),
             give_up_after: Duration::from_secs(5 * 86_400),
+            delay_warning: None,
+            hold_for: Duration::from_secs(14 * 86_400),
             uncertain_wait: Duration::from_secs(300),
             uncertain_retries: 2,
         }

@@ -1,10 +1,12 @@
 //! The loop that decides when something is tried. The only place in this room that waits for time.
 
 mod desk;
+mod look;
 
-use super::attempt::{Context, attempt, interrupted};
+use super::attempt::{Context, OpenTime, attempt, interrupted};
 use super::control::{Attention, Control, Desk, Place, Trouble, control};
 use super::gates::{Change, Errand, Gate, Gates, Passage};
+use super::lanes::Lanes;
 use super::plan::Planner;
 use super::retry::Schedule;
 use super::settle::GateNews;
@@ -12,7 +14,7 @@ use crate::clock::Clock;
 use crate::mail::Cause;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
-use crate::spool::{Agenda, Lane, Part, PartId, Parts, Slots, Store, StoreError};
+use crate::spool::{Lane, Part, PartId, Parts, Store, StoreError};
 use crate::upstream::Upstream;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,6 +32,13 @@ pub struct Runner {
     planner: Planner,
     upstreams: Upstreams,
     gates: Gates,
+    lanes: Lanes,
+    /// Whether there may be messages without a plan.
+    unplanned: bool,
+    /// When the whole queue is looked through again for lanes with mail.
+    survey: Instant,
+    /// Names this run where a time is counted within one.
+    run_began: Timestamp,
     tasks: JoinSet<Finished>,
     work: HashMap<Id, Work>,
     /// Whether the attempts that the last run did not see the end of were found and are being settled.
@@ -59,8 +68,30 @@ enum Work {
     Other,
 }
 
-/// What a task came to: only an attempt has news.
-type Finished = Vec<GateNews>;
+/// What a task came to.
+#[derive(Debug, Default)]
+pub(super) struct Finished {
+    /// What it tells about account and mailbox.
+    pub(super) news: Vec<GateNews>,
+    /// Lanes that have something new waiting.
+    pub(super) lanes: Vec<Lane>,
+    /// Parts whose own waits began in a trouble that is over now.
+    pub(super) recovered: Vec<PartId>,
+    /// Something was left without a plan.
+    pub(super) unplanned: bool,
+    /// What waits may have changed anywhere.
+    pub(super) survey: bool,
+}
+
+impl Finished {
+    /// Only these news.
+    pub(super) fn telling(news: Vec<GateNews>) -> Self {
+        Self {
+            news,
+            ..Self::default()
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Abandoned {
@@ -106,6 +137,10 @@ impl Runner {
             planner,
             upstreams,
             gates: Gates::default(),
+            lanes: Lanes::default(),
+            unplanned: true,
+            survey: Instant::now(),
+            run_began: clock.now(),
             tasks: JoinSet::new(),
             work: HashMap::new(),
             interrupted_found: false,
@@ -129,10 +164,14 @@ impl Runner {
     pub async fn run(mut self, stop: CancellationToken, grace: Duration) {
         self.context.stop = stop.clone();
         while !stop.is_cancelled() {
+            // Whatever ended meanwhile, so that one look does for all of it.
+            while let Some(ended) = self.tasks.try_join_next_with_id() {
+                self.ended(ended);
+            }
             let wake = self.launch().await;
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.context.store.arrival() => {}
+                () = self.context.store.arrival() => self.unplanned = true,
                 () = tokio::time::sleep_until(wake) => {}
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 Some(request) = self.desk.requests.recv() => self.serve(request).await,
@@ -163,134 +202,13 @@ impl Runner {
         self.settle_interrupted().await;
         self.read_pauses().await;
         self.mind_the_clock(now);
-        let moment = Instant::now();
-        let agenda = match self.agenda(now, moment).await {
-            Ok(agenda) => agenda,
+        match self.look(now).await {
+            Ok(wake) => wake,
             Err(error) => {
                 tracing::error!(%error, "the queue cannot be read");
-                return moment + SPOOL_TROUBLE;
-            }
-        };
-        for id in agenda.unplanned {
-            self.start_planning(id);
-        }
-        for (part, damage) in agenda.damaged {
-            self.put_aside(part, &damage);
-        }
-        for part in agenda.due {
-            self.start_if_allowed(part, moment);
-        }
-        let due = agenda.next_due.map(|due| moment + due.since(now));
-        let wake = [due, self.gates.next_probe(moment)].into_iter().flatten().min();
-        let soonest = moment + Duration::from_millis(1);
-        wake.map_or(moment + LOOK, |wake| wake.clamp(soonest, moment + LOOK))
-    }
-
-    async fn agenda(&self, now: Timestamp, moment: Instant) -> Result<Agenda, StoreError> {
-        // What is under way is still due in the eyes of the spool until its marker is written, and what was
-        // abandoned stays so: ask for as many more.
-        let (mut busy, mut planning) = (HashMap::<Lane, usize>::new(), 0);
-        for work in self.work.values() {
-            match work {
-                Work::Attempt { lane, .. } => *busy.entry(lane.clone()).or_default() += 1,
-                Work::Planning(_) => planning += 1,
-                Work::Other => {}
+                Instant::now() + SPOOL_TROUBLE
             }
         }
-        let (gates, abandoned) = (self.gates.clone(), self.abandoned.parts.len());
-        let paused: Vec<String> = self.paused.keys().cloned().collect();
-        let all_paused = !self.pauses_read || self.paused.contains_key(ALL);
-        let slots = move |lane: &Lane| {
-            if all_paused || paused.contains(&lane.account) {
-                return Slots::None;
-            }
-            let more = busy.get(lane).copied().unwrap_or(0) + abandoned;
-            match gates.passage(lane, moment) {
-                Passage::Open => Slots::Oldest {
-                    take: MAX_PER_LANE + more,
-                    skip: 0,
-                },
-                Passage::Probe { turn } => Slots::Oldest {
-                    take: 1 + more,
-                    skip: turn as usize,
-                },
-                Passage::Closed { .. } | Passage::Probing => Slots::None,
-            }
-        };
-        let unplanned = planning + self.abandoned.messages.len() + MAX_PLANNING;
-        self.context.store.agenda(now, unplanned, slots).await
-    }
-
-    fn start_if_allowed(&mut self, part: Part, moment: Instant) {
-        let lane = lane_of(&part);
-        let (mut in_all, mut in_lane) = (0, 0);
-        for work in self.work.values() {
-            if let Work::Attempt {
-                part: other,
-                lane: other_lane,
-                ..
-            } = work
-            {
-                if *other == part.id {
-                    return;
-                }
-                in_all += 1;
-                in_lane += usize::from(*other_lane == lane);
-            }
-        }
-        if in_all >= MAX_ATTEMPTS || self.is_paused(&lane.account) || self.abandoned.parts.contains(&part.id)
-        {
-            return;
-        }
-        match self.gates.passage(&lane, moment) {
-            Passage::Open if in_lane < MAX_PER_LANE => self.start_attempt(part, lane, Errand::Ordinary),
-            Passage::Probe { .. } if in_lane == 0 => {
-                self.gates.probe_started(&lane);
-                self.start_attempt(part, lane, Errand::Probe);
-            }
-            Passage::Open | Passage::Probe { .. } | Passage::Probing | Passage::Closed { .. } => {}
-        }
-    }
-
-    fn start_attempt(&mut self, part: Part, lane: Lane, errand: Errand) {
-        let id = part.id;
-        let upstream = self.upstreams.get(&part.account).cloned();
-        let context = self.context.clone();
-        let task = self
-            .tasks
-            .spawn(async move { attempt(&context, part, upstream).await });
-        self.work.insert(
-            task.id(),
-            Work::Attempt {
-                part: id,
-                lane,
-                errand,
-            },
-        );
-    }
-
-    fn start_planning(&mut self, id: QueueId) {
-        let planning = || {
-            self.work.values().filter_map(|work| {
-                if let Work::Planning(id) = work {
-                    Some(id)
-                } else {
-                    None
-                }
-            })
-        };
-        if planning().count() >= MAX_PLANNING
-            || planning().any(|other| *other == id)
-            || self.abandoned.messages.contains(&id)
-        {
-            return;
-        }
-        let (context, planner) = (self.context.clone(), self.planner.clone());
-        let task = self.tasks.spawn(async move {
-            plan(&context, planner, id).await;
-            Vec::new()
-        });
-        self.work.insert(task.id(), Work::Planning(id));
     }
 
     /// A part whose row cannot be read waits for a person; the others go on.
@@ -300,7 +218,10 @@ impl Runner {
         }
         tracing::error!(id = %part.message, part = part.number, damage, "a damaged record is put aside and waits for a person");
         let context = self.context.clone();
-        self.start_other(async move { context.put_aside(part).await });
+        self.start_other(async move {
+            context.put_aside(part).await;
+            Finished::default()
+        });
     }
 
     /// Attempts that the last run did not see the end of: looked for until they could be read once.
@@ -313,7 +234,18 @@ impl Runner {
                 self.interrupted_found = true;
                 for part in whole {
                     let context = self.context.clone();
-                    self.start_other(async move { interrupted(&context, part).await });
+                    let lanes = vec![lane_of(&part)];
+                    let open = OpenTime {
+                        run: self.run_began,
+                        at: Duration::ZERO,
+                    };
+                    self.start_other(async move {
+                        interrupted(&context, part, open).await;
+                        Finished {
+                            lanes,
+                            ..Finished::default()
+                        }
+                    });
                 }
                 for (part, damage) in damaged {
                     self.put_aside(part, &damage);
@@ -338,22 +270,34 @@ impl Runner {
             if let Err(error) = store.rein_in(now, horizon).await {
                 tracing::error!(%error, "the times of waiting messages could not be checked");
             }
+            Finished {
+                survey: true,
+                ..Finished::default()
+            }
         });
     }
 
-    fn start_other(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(async move {
-            work.await;
-            Vec::new()
-        });
+    fn start_other(&mut self, work: impl Future<Output = Finished> + Send + 'static) {
+        let task = self.tasks.spawn(work);
         self.work.insert(task.id(), Work::Other);
     }
 
     fn ended(&mut self, ended: Result<(Id, Finished), JoinError>) {
         match ended {
-            Ok((task, news)) => {
-                if let Some(Work::Attempt { lane, errand, .. }) = self.work.remove(&task) {
-                    self.hear(&lane, errand, news);
+            Ok((task, finished)) => {
+                let now = Instant::now();
+                let work = self.work.remove(&task);
+                for lane in &finished.lanes {
+                    self.wake(lane, now);
+                }
+                self.unplanned |= finished.unplanned;
+                if finished.survey {
+                    self.survey = now;
+                }
+                if let Some(Work::Attempt { lane, errand, .. }) = work {
+                    self.wake(&lane, now);
+                    self.hasten(&lane, errand, finished.recovered);
+                    self.hear(&lane, errand, finished.news);
                 }
             }
             Err(error) => self.abandon(&error),
@@ -369,6 +313,7 @@ impl Runner {
             }
             Some(Work::Attempt { part, lane, errand }) => {
                 self.abandoned.parts.insert(part);
+                self.wake(&lane, Instant::now());
                 self.hear(&lane, errand, Vec::new());
             }
             Some(Work::Other) | None => {}
@@ -377,6 +322,7 @@ impl Runner {
 
     fn hear(&mut self, lane: &Lane, errand: Errand, news: Vec<GateNews>) {
         let now = Instant::now();
+        let moved = !news.is_empty() || errand == Errand::Probe;
         for news in news {
             match news {
                 GateNews::Open(gate) => {
@@ -392,6 +338,49 @@ impl Runner {
         if errand == Errand::Probe {
             self.gates.probe_ended(lane, now);
         }
+        if moved && (errand == Errand::Probe || self.gates.passage(lane, now) != Passage::Open) {
+            self.gates_moved(Some(&lane.account));
+        }
+    }
+
+    /// After a gate of an account, or a pause, has changed: looks at what lies behind.
+    fn gates_moved(&mut self, account: Option<&str>) {
+        let now = Instant::now();
+        for lane in self.lanes.of(account) {
+            let open = self.is_open(&lane, now);
+            self.lanes.set_open(&lane, open, now);
+            self.lanes.wake(&lane, now, now, open);
+        }
+    }
+
+    /// What began to wait in a trouble that a probe found to be over waits no longer.
+    fn hasten(&mut self, lane: &Lane, errand: Errand, parts: Vec<PartId>) {
+        if errand != Errand::Probe || parts.is_empty() {
+            return;
+        }
+        let (store, now, lanes) = (
+            self.context.store.clone(),
+            self.context.clock.now(),
+            vec![lane.clone()],
+        );
+        self.start_other(async move {
+            if let Err(error) = store.hasten(parts, now).await {
+                tracing::warn!(%error, "what waits for its own time could not be made due at once");
+            }
+            Finished {
+                lanes,
+                ..Finished::default()
+            }
+        });
+    }
+
+    fn wake(&mut self, lane: &Lane, now: Instant) {
+        let open = self.is_open(lane, now);
+        self.lanes.wake(lane, now, now, open);
+    }
+
+    fn is_open(&self, lane: &Lane, now: Instant) -> bool {
+        !self.is_paused(&lane.account) && self.gates.passage(lane, now) == Passage::Open
     }
 
     fn is_paused(&self, account: &str) -> bool {
@@ -453,13 +442,6 @@ impl Runner {
         // Nobody listens: then nobody has to be told.
         let _ = self.desk.attention.send(attention);
     }
-
-    fn under_way(&self) -> usize {
-        self.work
-            .values()
-            .filter(|work| matches!(work, Work::Attempt { .. }))
-            .count()
-    }
 }
 
 fn lane_of(part: &Part) -> Lane {
@@ -485,14 +467,25 @@ fn named(gate: &Gate) -> (&str, Option<&str>) {
 }
 
 /// Plans a message; if the spool fails, it stays unplanned and is planned later.
-async fn plan(context: &Context, planner: Planner, id: QueueId) {
-    if let Err(error) = try_plan(context, planner, id).await {
-        tracing::error!(%id, %error, "planning was put off, because the spool fails");
-        tokio::time::sleep(SPOOL_TROUBLE).await;
+async fn plan(context: &Context, planner: Planner, id: QueueId) -> Finished {
+    match try_plan(context, planner, id).await {
+        Ok(lanes) => Finished {
+            lanes,
+            ..Finished::default()
+        },
+        Err(error) => {
+            tracing::error!(%id, %error, "planning was put off, because the spool fails");
+            tokio::time::sleep(SPOOL_TROUBLE).await;
+            Finished {
+                unplanned: true,
+                ..Finished::default()
+            }
+        }
     }
 }
 
-async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<(), StoreError> {
+/// Answers the lanes that its parts wait in.
+async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<Vec<Lane>, StoreError> {
     let now = context.clock.now();
     let (outline, plan) = match context.store.message(id).await {
         Ok((message, body)) => {
@@ -514,6 +507,11 @@ async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<()
         }
         Err(error) => return Err(error),
     };
+    let lanes = plan.parts.iter().map(|part| Lane {
+        account: part.account.clone(),
+        mailbox: part.mailbox.to_string(),
+    });
+    let lanes = lanes.collect();
     context.store.plan(id, plan).await?;
     for (number, planned) in (0u32..).zip(outline.parts) {
         let part = planned.part;
@@ -526,5 +524,5 @@ async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<()
             &planned.summary,
         );
     }
-    Ok(())
+    Ok(lanes)
 }

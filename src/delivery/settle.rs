@@ -8,7 +8,8 @@ use crate::mail::Disposition;
 use crate::mail::Report;
 use crate::mail::Scope;
 use crate::mail::Timestamp;
-use crate::spool::{Fate, Lane, Next, Part, Progress, RecipientUpdate, Reports, Settlement};
+use crate::spool::{Deferral, Fate, Lane, Next, Part, Progress, RecipientUpdate, Reports, Settlement};
+use std::time::Duration;
 
 /// What is to be written, said and done after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,19 @@ pub(super) struct Verdict {
     pub(super) dispositions: Vec<Disposition>,
     /// What it says about account and mailbox.
     pub(super) gates: Vec<GateNews>,
+    /// The message has been deferred for so long that its sender may be told: each time, though one telling is enough.
+    pub(super) late: bool,
+}
+
+/// When an attempt is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// The time of day.
+    pub(super) now: Timestamp,
+    /// When the run of the program began.
+    pub(super) run: Timestamp,
+    /// How long mail of the lane could have gone in this run.
+    pub(super) open: Duration,
 }
 
 /// What an attempt tells about a gate.
@@ -35,7 +49,7 @@ pub(super) fn settle(
     part: &Part,
     report: Report,
     schedule: &Schedule,
-    now: Timestamp,
+    moment: Moment,
     chance: f64,
 ) -> Verdict {
     let mut dispositions = report.dispositions;
@@ -49,7 +63,15 @@ pub(super) fn settle(
         attempts: part.progress.attempts + 1,
         ..part.progress
     };
-    let next = next(&dispositions, schedule, &mut progress, now, chance);
+    // The wait that this attempt ended counts now, as far as it was spent.
+    if let Some(deferral) = progress.deferral.take() {
+        progress.deferred += deferral.counted(moment.run, moment.open);
+    }
+    let next = next(&dispositions, schedule, &mut progress, moment, chance);
+    let late = progress.deferral.is_some()
+        && schedule
+            .delay_warning
+            .is_some_and(|limit| progress.deferred >= limit);
     let next = match next {
         Decision::Do(next) => next,
         Decision::GiveUp => {
@@ -80,6 +102,7 @@ pub(super) fn settle(
         settlement,
         dispositions,
         gates,
+        late,
     }
 }
 
@@ -98,9 +121,10 @@ fn next(
     dispositions: &[Disposition],
     schedule: &Schedule,
     progress: &mut Progress,
-    now: Timestamp,
+    moment: Moment,
     chance: f64,
 ) -> Decision {
+    let now = moment.now;
     use Disposition::{Deferred, Held, Uncertain};
     let waits_for = |wanted: fn(&Disposition) -> bool| dispositions.iter().any(wanted);
     let asked = dispositions
@@ -127,7 +151,11 @@ fn next(
             return Decision::GiveUp;
         }
         let wait = schedule.wait(progress.deferred, chance).max(asked);
-        progress.deferred += wait;
+        progress.deferral = Some(Deferral {
+            run: moment.run,
+            from: moment.open,
+            wait,
+        });
         return Decision::Do(Next::Due(now.plus(wait)));
     }
     if waits_for(|d| matches!(d, Deferred(_) | Held(_))) {

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
+/// When this run of the program began.
+const RUN: Timestamp = Timestamp::from_millis(900_000);
+
 fn part(recipients: usize) -> Part {
     Part {
         id: PartId {
@@ -31,13 +34,25 @@ fn schedule() -> Schedule {
     Schedule {
         waits: vec![Duration::from_secs(30), Duration::from_secs(120)],
         give_up_after: Duration::from_secs(100),
+        delay_warning: Some(Duration::from_secs(40)),
+        hold_for: Duration::from_secs(1000),
         uncertain_wait: Duration::from_secs(300),
         uncertain_retries: 2,
     }
 }
 
 fn settled(part: &Part, dispositions: Vec<Disposition>) -> Verdict {
-    settle(part, Report { dispositions }, &schedule(), NOW, 0.5)
+    settled_at(part, dispositions, 0)
+}
+
+/// After mail of the lane could have gone for so many seconds.
+fn settled_at(part: &Part, dispositions: Vec<Disposition>, open: u64) -> Verdict {
+    let moment = Moment {
+        now: NOW,
+        run: RUN,
+        open: Duration::from_secs(open),
+    };
+    settle(part, Report { dispositions }, &schedule(), moment, 0.5)
 }
 
 fn answer(status: u16, code: &str, retry_after: Option<u64>) -> Disposition {
@@ -102,8 +117,12 @@ fn a_deferred_message_waits_by_its_own_schedule_or_longer_if_asked() {
         verdict.settlement.next,
         Next::Due(NOW.plus(Duration::from_secs(30)))
     );
-    assert_eq!(verdict.settlement.progress.deferred, Duration::from_secs(30));
-    assert!(verdict.gates.is_empty());
+    assert_eq!(
+        verdict.settlement.progress.deferred,
+        Duration::ZERO,
+        "what is not spent yet"
+    );
+    assert!(verdict.gates.is_empty() && !verdict.late);
     let asked = settled(&part(1), vec![answer(500, "ErrorInternalServerError", Some(77))]);
     assert_eq!(
         asked.settlement.next,
@@ -126,6 +145,48 @@ fn giving_up_needs_the_time_and_one_more_attempt() {
     assert!(verdict.settlement.recipients[0].status.starts_with("5."));
     let relayed_at_last = settled(&tired, vec![relayed()]);
     assert_eq!(relayed_at_last.settlement.recipients[0].fate, Fate::Relayed);
+}
+
+#[test]
+fn only_what_was_spent_of_a_wait_counts_and_a_late_message_says_so() {
+    let mut waiting = part(1);
+    let verdict = settled_at(&waiting, vec![busy()], 500);
+    waiting.progress = verdict.settlement.progress;
+    // The gate was closed, or the program stopped, for most of the time: 10 s were spent.
+    let early = settled_at(&waiting, vec![busy()], 510);
+    assert_eq!(early.settlement.progress.deferred, Duration::from_secs(10));
+    assert!(!early.late);
+    // It was its turn after 30 s, and it went after 4,000.
+    let verdict = settled_at(&waiting, vec![busy()], 4500);
+    assert_eq!(verdict.settlement.progress.deferred, Duration::from_secs(30));
+    waiting.progress = verdict.settlement.progress;
+    let verdict = settled_at(&waiting, vec![busy()], 4515);
+    assert!(verdict.late && verdict.settlement.next != Next::Ended);
+    let relayed = settled_at(&waiting, vec![relayed()], 4515);
+    assert!(!relayed.late);
+    // A closed gate moves nothing, and what was spent before it closed counts once.
+    let throttled = settled_at(&waiting, vec![answer(429, "ApplicationThrottled", None)], 4520);
+    let progress = throttled.settlement.progress;
+    assert_eq!(
+        (progress.deferred, progress.deferral),
+        (Duration::from_secs(50), None)
+    );
+}
+
+#[test]
+fn with_on_uncertain_hold_the_first_unknown_outcome_asks_a_person() {
+    let hold = Schedule {
+        uncertain_retries: 0,
+        ..schedule()
+    };
+    let moment = Moment {
+        now: NOW,
+        run: RUN,
+        open: Duration::ZERO,
+    };
+    let report = Report::all(1, local::UNHEARD.disposition("", None));
+    let verdict = settle(&part(1), report, &hold, moment, 0.5);
+    assert_eq!(verdict.settlement.next, Next::Held);
 }
 
 #[test]

@@ -62,6 +62,12 @@ pub fn graph(answer: GraphAnswer<'_>) -> &'static Entry {
     }
 }
 
+/// True for what stands for codes that the table does not know, and that end a message all the same.
+#[must_use]
+pub fn is_unknown(entry: &Entry) -> bool {
+    entry.code == UNKNOWN_REFUSAL.code
+}
+
 /// Codes that say no more than the HTTP status does.
 const GENERIC: [&str; 3] = ["generalException", "serviceNotAvailable", "UnknownError"];
 

@@ -7,7 +7,7 @@ mod entra;
 mod graph;
 
 pub use entra::entra;
-pub use graph::{GraphAnswer, MAILBOX_CONCURRENCY, graph};
+pub use graph::{GraphAnswer, MAILBOX_CONCURRENCY, graph, is_unknown};
 
 use crate::mail::Cause;
 use crate::mail::Disposition;
@@ -56,6 +56,7 @@ impl Entry {
             public: self.text(),
             remedy: self.remedy,
             diagnostic: diagnostic.into(),
+            unknown: None,
             retry_after,
         };
         match self.class {
@@ -70,11 +71,7 @@ impl Entry {
     #[must_use]
     pub fn saying(&self, meaning: String, diagnostic: String) -> Disposition {
         let mut disposition = self.disposition(diagnostic, None);
-        if let Disposition::Deferred(cause)
-        | Disposition::Held(cause)
-        | Disposition::Failed(cause)
-        | Disposition::Uncertain(cause) = &mut disposition
-        {
+        if let Some(cause) = disposition.cause_mut() {
             cause.public = meaning;
             cause.remedy = "";
         }
@@ -166,6 +163,39 @@ pub mod local {
         status: EnhancedCode::new(4, 5),
         meaning: "the message was taken, and a pause was asked for before the next",
         remedy: "",
+    };
+
+    /// Several different messages in a row had trouble that each could have had alone.
+    pub const TROUBLE: Entry = Entry {
+        code: "trouble",
+        class: Class::Deferred,
+        scope: Scope::Mailbox,
+        status: EnhancedCode::new(4, 0),
+        meaning: "several different messages in a row could not be delivered, so it is not the messages: the rest waits \
+                  while one at a time is tried",
+        remedy: "nothing is to be done unless it lasts: delivery goes on by itself",
+    };
+
+    /// Many different messages in a row were refused for one reason that the catalogue does not know.
+    pub const UNKNOWN_TOO_OFTEN: Entry = Entry {
+        code: "unknown too often",
+        class: Class::Held,
+        scope: Scope::Mailbox,
+        status: EnhancedCode::new(7, 0),
+        meaning: "many different messages in a row were refused for one reason that is not known here, so it is \
+                  probably not the messages, and the rest waits",
+        remedy: "the diagnostic text is the provider's own; check the mailbox and the permissions of the application. \
+                 The messages that failed before are kept and can be sent again",
+    };
+
+    /// Mail was held for as long as the configuration allows.
+    pub const HELD_TOO_LONG: Entry = Entry {
+        code: "held too long",
+        class: Class::Held,
+        scope: Scope::Message,
+        status: EnhancedCode::new(4, 7),
+        meaning: "the message waited for as long as `hold_for` allows for something that a person must put right",
+        remedy: "it is kept: put the cause right, then release the message",
     };
 
     /// The program ended in the middle of an attempt.

@@ -49,6 +49,16 @@ impl Disposition {
         }
     }
 
+    /// The cause, to say more about it.
+    pub fn cause_mut(&mut self) -> Option<&mut Cause> {
+        match self {
+            Self::Relayed(_) => None,
+            Self::Deferred(cause) | Self::Held(cause) | Self::Failed(cause) | Self::Uncertain(cause) => {
+                Some(cause)
+            }
+        }
+    }
+
     /// The class digit of the enhanced status code that goes with this disposition (RFC 3463 §2).
     #[must_use]
     pub fn class(&self) -> StatusClass {
@@ -84,6 +94,8 @@ pub struct Cause {
     pub remedy: &'static str,
     /// For the operator: the upstream's own words, codes and request-id. Never a secret.
     pub diagnostic: String,
+    /// What the upstream calls it, if the catalogue does not know that.
+    pub unknown: Option<Box<str>>,
     /// How long the upstream asked us to wait (Retry-After).
     pub retry_after: Option<Duration>,
 }
@@ -159,6 +171,7 @@ mod tests {
             public: String::new(),
             remedy: "",
             diagnostic: String::new(),
+            unknown: None,
             retry_after: None,
         };
         for (disposition, code) in [

@@ -45,12 +45,12 @@ mod tests;
 mod writer;
 
 pub use crate::db::record::{
-    Fate, Message, NewReport, Next, Occasion, Origin, Part, PartId, Plan, PlannedPart, Progress,
+    Deferral, Fate, Message, NewReport, Next, Occasion, Origin, Part, PartId, Plan, PlannedPart, Progress,
     RecipientUpdate, Reports, Sent, Settlement, Told, Turn,
 };
 pub use crate::db::{
-    Agenda, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneCounts, NoSuchState, Order,
-    Overview, PartState, Parts, Pattern, RecipientState, Search, Slots, State, Turns,
+    Agenda, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts, NoSuchState,
+    Order, Overview, PartState, Parts, Pattern, RecipientState, Search, Slots, State, Turns,
 };
 pub use body::{Body, BodyError, Pieces};
 pub use envelope_file::{EnvelopeFileError, read_envelope, write_envelope};

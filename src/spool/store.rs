@@ -4,7 +4,7 @@ use super::body::{Body, BodyError};
 use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle, Written};
 use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Sent, Settlement, Stored, Told};
-use crate::db::{Agenda, DbError, Ending, Lane, LaneCounts, Parts, QueueReader, Slots};
+use crate::db::{Agenda, DbError, Ending, Lane, LaneAgenda, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,6 +89,28 @@ impl Store {
     ) -> Result<Agenda, StoreError> {
         self.read(move |reader| reader.agenda(now, unplanned, slots))
             .await
+    }
+
+    /// At most `unplanned` messages to plan, and what is to be done at `now` in the lanes of `wanted`: work in
+    /// proportion to what is asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn look(
+        &self,
+        now: Timestamp,
+        unplanned: usize,
+        wanted: Vec<(Lane, Slots)>,
+    ) -> Result<(Vec<QueueId>, Vec<LaneAgenda>), StoreError> {
+        self.read(move |reader| reader.look(now, unplanned, wanted)).await
+    }
+
+    /// The lanes that have parts waiting.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn waiting_lanes(&self) -> Result<Vec<Lane>, StoreError> {
+        self.read(QueueReader::waiting_lanes).await
     }
 
     /// Every lane that has parts, with how many there are in each state.
@@ -211,6 +233,15 @@ impl Store {
         Ok(())
     }
 
+    /// Makes parts due at `now` that wait after a deferral, not after an attempt of unknown outcome.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn hasten(&self, parts: Vec<PartId>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Write::Hasten(parts, now)).await?;
+        Ok(())
+    }
+
     /// Remembers that the mail of an account, or of all (the empty name), is not to be sent.
     ///
     /// # Errors
@@ -236,7 +267,9 @@ impl Store {
     /// [`StoreError`]
     pub async fn settle(&self, settlement: Settlement) -> Result<Ending, StoreError> {
         let id = settlement.part.message;
-        let Written::Settled(ending, reports) = self.writer.write(Write::Settle(settlement)).await? else {
+        let Written::Settled(ending, reports) =
+            self.writer.write(Write::Settle(Box::new(settlement))).await?
+        else {
             return Ok(Ending::Open);
         };
         self.count_reports(reports);

@@ -25,11 +25,12 @@ pub(super) enum Write {
     Accept(Box<Message>, Stored),
     Plan(QueueId, Plan),
     Mark(PartId, Timestamp),
-    Settle(Settlement),
+    Settle(Box<Settlement>),
     Tell(Occasion, Reports),
     Hold(PartId),
     ReinIn(Timestamp, Timestamp),
     Change(Box<Change>),
+    Hasten(Vec<PartId>, Timestamp),
     Pause(String, Timestamp),
     Resume(String),
     Forget(i64),
@@ -281,6 +282,7 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
         Write::Mark(part, at) => db.mark(*part, *at)?,
         Write::Hold(part) => db.hold(*part)?,
         Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
+        Write::Hasten(parts, now) => db.hasten(parts, *now)?,
         Write::Pause(account, since) => db.pause(account, *since)?,
         Write::Resume(account) => db.resume(account)?,
         Write::Change(change) => {
@@ -309,6 +311,7 @@ impl Ghosts {
                 | Write::Settle(_)
                 | Write::Hold(_)
                 | Write::ReinIn(..)
+                | Write::Hasten(..)
                 | Write::Pause(..)
                 | Write::Resume(_)
                 | Write::Tell(..)

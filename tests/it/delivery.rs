@@ -37,6 +37,8 @@ fn start_with(dir: &TempDir, office: Arc<dyn Upstream>, upstream: Scripted) -> B
     let schedule = Schedule {
         waits: vec![Duration::from_millis(10)],
         give_up_after: Duration::from_millis(100),
+        delay_warning: None,
+        hold_for: Duration::from_secs(86_400),
         uncertain_wait: Duration::from_millis(20),
         uncertain_retries: 2,
     };

@@ -17,8 +17,7 @@ impl Runner {
             Request::Status(answer) => drop(answer.send(self.status().await)),
             Request::Pause(account, answer) => drop(answer.send(self.pause(account).await)),
             Request::Resume(account, answer) => drop(answer.send(self.resume(account).await)),
-            // The loop looks after each request.
-            Request::LookAgain => {}
+            Request::LookAgain => self.survey = Instant::now(),
         }
     }
 
@@ -111,6 +110,7 @@ impl Runner {
             return Ok(());
         }
         self.paused.insert(account.clone(), now);
+        self.gates_moved((account != ALL).then_some(account.as_str()));
         self.context.maillog.paused(&account);
         let written = self.context.store.pause(&account, now).await;
         written.map_err(|error| ControlError::Spool {
@@ -129,6 +129,7 @@ impl Runner {
         } else {
             self.paused.remove(&account);
         }
+        self.gates_moved((account != ALL).then_some(account.as_str()));
         self.context.maillog.resumed(&account);
         let written = self.context.store.resume(&account).await;
         written.map_err(|error| ControlError::Spool {

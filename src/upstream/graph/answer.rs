@@ -36,11 +36,16 @@ const MAX_ERROR: usize = 64 * 1024;
 struct Classified {
     entry: &'static explain::Entry,
     diagnostic: String,
+    unknown: Option<Box<str>>,
 }
 
 impl Classified {
     fn disposition(self, retry_after: Option<std::time::Duration>) -> Disposition {
-        self.entry.disposition(self.diagnostic, retry_after)
+        let mut disposition = self.entry.disposition(self.diagnostic, retry_after);
+        if let Some(cause) = disposition.cause_mut() {
+            cause.unknown = self.unknown;
+        }
+        disposition
     }
 }
 
@@ -65,7 +70,14 @@ fn classify(status: u16, request_id: &str, body: &[u8], own_sender: bool) -> Cla
             one_line(&String::from_utf8_lossy(body))
         ),
     };
-    Classified { entry, diagnostic }
+    let unknown = code
+        .filter(|_| explain::is_unknown(entry))
+        .map(|code| one_line(&format!("{status} {code}")).into_boxed_str());
+    Classified {
+        entry,
+        diagnostic,
+        unknown,
+    }
 }
 
 #[derive(Deserialize)]
