@@ -5,6 +5,7 @@ use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
 use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
+use crate::report::Policy;
 use crate::smtp;
 use crate::spool::{Spool, SpoolError, SpoolSettings, Swept};
 use crate::telemetry::Maillog;
@@ -115,10 +116,11 @@ impl Daemon {
             spool.store(),
             planner,
             upstreams,
-            schedule(&config.delivery),
+            schedule(config),
             clock,
             hostname.clone(),
-        );
+        )
+        .reporting(report_policy(&config.report), accounts(config));
         Ok(Self {
             spool,
             listeners,
@@ -222,11 +224,27 @@ fn planner(config: &Config) -> Result<Planner, StartError> {
     }))
 }
 
-fn schedule(delivery: &config::Delivery) -> Schedule {
+fn accounts(config: &Config) -> Vec<Account> {
+    let account = |account: &config::Account| Account {
+        name: account.name.clone(),
+        mailbox: account.mailbox.clone(),
+    };
+    config.accounts.iter().map(account).collect()
+}
+
+fn report_policy(report: &config::Report) -> Policy {
+    Policy {
+        failures_to: report.failures_to,
+        admin: report.admin.clone(),
+    }
+}
+
+fn schedule(config: &Config) -> Schedule {
+    let delivery = &config.delivery;
     Schedule {
         waits: delivery.retry.clone(),
         give_up_after: delivery.give_up_after,
-        delay_warning: delivery.delay_warning,
+        delay_warning: config.report.delay_warning,
         hold_for: delivery.hold_for,
         uncertain_wait: delivery.uncertain_wait,
         uncertain_retries: match delivery.on_uncertain {

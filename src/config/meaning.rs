@@ -316,8 +316,6 @@ pub struct Delivery {
     pub retry: Vec<Duration>,
     /// How long a message may be deferred before it counts as failed.
     pub give_up_after: Duration,
-    /// How long a message may be deferred before its sender is told that it is late; `None` for never.
-    pub delay_warning: Option<Duration>,
     /// How long mail may be held for something that a person must do, before somebody is told. It stays.
     pub hold_for: Duration,
     /// What to do when it is not known whether the upstream took the message.

@@ -321,12 +321,6 @@ fn delivery(mut section: Section<'_>) -> Option<Delivery> {
         field.list(pause)
     });
     let give_up_after = section.defaulted("give_up_after", r#""5d""#, pause);
-    let delay_warning = section.defaulted("delay_warning", r#""off""#, |field| {
-        if field.text()? == "off" {
-            return Some(None);
-        }
-        pause(field).map(Some)
-    });
     let hold_for = section.defaulted("hold_for", r#""14d""#, pause);
     let on_uncertain = section.defaulted("on_uncertain", r#""retry""#, |field| {
         field.choice(&[("retry", OnUncertain::Retry), ("hold", OnUncertain::Hold)], &[])
@@ -336,7 +330,6 @@ fn delivery(mut section: Section<'_>) -> Option<Delivery> {
     Some(Delivery {
         retry: retry?,
         give_up_after: give_up_after?,
-        delay_warning: delay_warning?,
         hold_for: hold_for?,
         on_uncertain: on_uncertain?,
         uncertain_wait: uncertain_wait?,

@@ -281,8 +281,8 @@ pub struct NewReport {
     pub message: Message,
     /// Its octets.
     pub body: Bytes,
-    /// Its plan: it is not made by the planner, because a report about an account goes out by another one.
-    pub part: PlannedPart,
+    /// Its plan: made at once, because a report about an account goes out by another one.
+    pub plan: Plan,
 }
 
 /// That somebody was told of a cause, so that not everybody is told of the same thing a thousand times.

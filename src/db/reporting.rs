@@ -1,6 +1,6 @@
 //! Reports (RFC 3464): queued with what they are about, and remembered so that nobody is told too often.
 
-use super::record::{Fate, NewReport, Occasion, PartId, Plan, Reports, Settlement, Stored, Told};
+use super::record::{Fate, NewReport, Occasion, PartId, Reports, Settlement, Stored, Told};
 use super::{DbError, QueueReader, QueueWriter};
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -11,11 +11,11 @@ const FORGET: Duration = Duration::from_secs(7 * 86_400);
 
 impl QueueWriter {
     /// Queues reports about something else than the end of an attempt, unless that was done before; answers their
-    /// octets.
+    /// octets, or nothing if it was.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn tell(&mut self, occasion: Occasion, reports: &Reports) -> Result<u64, DbError> {
+    pub fn tell(&mut self, occasion: Occasion, reports: &Reports) -> Result<Option<u64>, DbError> {
         let first = match occasion {
             Occasion::Delay(message) => self
                 .connection
@@ -29,9 +29,9 @@ impl QueueWriter {
                 .execute(params![&message.as_bytes()[..], number])?,
         };
         if first == 0 {
-            return Ok(0);
+            return Ok(None);
         }
-        self.queue_reports(reports)
+        self.queue_reports(reports).map(Some)
     }
 
     /// True if a recipient that ends with `settlement` is still waiting: it was not carried out before.
@@ -51,9 +51,9 @@ impl QueueWriter {
     /// Adds reports as planned messages that are due at once; answers their octets.
     pub(super) fn queue_reports(&mut self, reports: &Reports) -> Result<u64, DbError> {
         let mut octets = 0;
-        for NewReport { message, body, part } in &reports.new {
+        for NewReport { message, body, plan } in &reports.new {
             self.insert(message, &Stored::Inline(body.clone()))?;
-            self.plan(message.id, &Plan::new(vec![part.clone()], message.arrived))?;
+            self.plan(message.id, plan)?;
             octets += message.size;
         }
         for told in &reports.told {
@@ -102,7 +102,7 @@ impl QueueReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::record::{Message, Next, Origin, PlannedPart, Progress, RecipientUpdate};
+    use crate::db::record::{Message, Next, Origin, Plan, PlannedPart, Progress, RecipientUpdate};
     use crate::mail::{BodyType, Envelope, Peer, QueueId, ReversePath};
     use bytes::Bytes;
 
@@ -142,7 +142,7 @@ mod tests {
             new: vec![NewReport {
                 message: message("a@x.example", true),
                 body: Bytes::from_static(b"text"),
-                part: part(),
+                plan: Plan::new(vec![part()], NOW),
             }],
             told: vec![Told {
                 recipient: "a@x.example".to_owned(),
@@ -227,10 +227,14 @@ mod tests {
         .enumerate()
         {
             let (_dir, mut db, _reader, part) = queue();
-            assert_eq!(db.tell(occasion(part.message), &reports()).unwrap(), 4, "{n}");
-            assert_eq!(db.tell(occasion(part.message), &reports()).unwrap(), 0, "{n}");
+            assert_eq!(
+                db.tell(occasion(part.message), &reports()).unwrap(),
+                Some(4),
+                "{n}"
+            );
+            assert_eq!(db.tell(occasion(part.message), &reports()).unwrap(), None, "{n}");
             let gone = QueueId::new(NOW);
-            assert_eq!(db.tell(occasion(gone), &reports()).unwrap(), 0, "{n}");
+            assert_eq!(db.tell(occasion(gone), &reports()).unwrap(), None, "{n}");
         }
     }
 

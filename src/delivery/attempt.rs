@@ -1,6 +1,7 @@
 //! One attempt at one part: read, get ready, mark, deliver, settle.
 
 use super::plan::HeaderPlan;
+use super::reports::{Case, Reporter, Tidings};
 use super::retry::Schedule;
 use super::runner::Finished;
 use super::settle::{Moment, Verdict, settle, unprepared};
@@ -14,9 +15,11 @@ use crate::mail::Scope;
 use crate::mail::Timestamp;
 use crate::mail::header::{HeaderBlock, Hop, MAX_HEADER_BLOCK, Protocol, received_field};
 use crate::policy::check_recipients;
-use crate::spool::{Body, Ending, Lane, Message, Next, Part, PartId, Store, StoreError};
+use crate::spool::{
+    Body, Ending, Lane, Message, Next, Occasion, Part, PartId, PlannedPart, Reports, Store, StoreError,
+};
 use crate::telemetry::Maillog;
-use crate::telemetry::event::{Attempted, Event, Outcome, Then, What};
+use crate::telemetry::event::{Attempted, Event, Outcome, Reported, Then, What};
 use crate::upstream::Parcel;
 use crate::upstream::Upstream;
 use bytes::Bytes;
@@ -33,7 +36,8 @@ pub(super) struct Context {
     pub(super) schedule: Schedule,
     pub(super) clock: Clock,
     pub(super) maillog: Maillog,
-    hostname: String,
+    pub(super) reporter: Reporter,
+    pub(super) hostname: String,
     /// Cancelled when no attempt may begin any more.
     pub(super) stop: CancellationToken,
     /// How many outcomes are known and not yet written.
@@ -60,6 +64,7 @@ impl Context {
             schedule,
             clock,
             maillog: Maillog,
+            reporter: Reporter::default(),
             hostname,
             stop,
             unwritten,
@@ -125,9 +130,10 @@ pub(super) async fn interrupted(context: &Context, mut part: Part, open: OpenTim
         .map(|(message, _)| message);
     let disposition = local::INTERRUPTED.disposition("no answer was heard", None);
     let report = Report::all(part.waiting.len(), disposition);
-    let conclusion = Conclusion::of(context, &part, message.as_ref(), report, open, None);
+    let mut conclusion = Conclusion::of(context, &part, message.as_ref(), report, open, None);
     conclusion.tell_outcome(context);
-    let ending = conclusion.write(context).await;
+    // Nothing has failed, so there is nothing to report.
+    let ending = conclusion.write(context, None).await;
     conclusion.tell_ending(context, ending);
 }
 
@@ -147,12 +153,12 @@ async fn try_once(
         let failure = local::NO_ACCOUNT.disposition(part.account.clone(), None);
         return Ok(Finished::telling(unprepared(part, &failure)));
     };
-    let parcel = match pack(context, part, &message, body).await? {
+    let parcel = match pack(context, part, &message, body.clone()).await? {
         Ok(parcel) => parcel,
         // The upstream was not asked, so this tells nothing about it.
         Err(disposition) => {
             let report = Report::all(part.waiting.len(), disposition);
-            let ended = conclude(context, part, Some(&message), report, open, None).await;
+            let ended = conclude(context, part, Some((&message, &body)), report, open, None).await;
             return Ok(Finished {
                 news: Vec::new(),
                 ..ended
@@ -182,7 +188,7 @@ async fn try_once(
         at: open.at + began.elapsed(),
         ..open
     };
-    let mut finished = conclude(context, part, Some(&message), report, open, Some(took)).await;
+    let mut finished = conclude(context, part, Some((&message, &body)), report, open, Some(took)).await;
     finished.news.extend(finding.news);
     finished.recovered = finding.recovered;
     Ok(finished)
@@ -223,7 +229,12 @@ async fn pack(
         }
         Err(damaged) => return Ok(Err(damaged)),
     };
-    let received = received(context, message, part);
+    // A report is ours from the beginning: it was received from nobody.
+    let received = if message.report {
+        String::new()
+    } else {
+        received(context, message, part)
+    };
     let recipients: Vec<Address> = part.waiting.iter().map(|(_, address)| address.clone()).collect();
     let (id, mailbox) = (message.id, part.mailbox.clone());
     let packed = tokio::task::spawn_blocking(move || {
@@ -287,33 +298,67 @@ fn received(context: &Context, message: &Message, part: &Part) -> String {
 async fn conclude(
     context: &Context,
     part: &Part,
-    message: Option<&Message>,
+    message: Option<(&Message, &Body)>,
     report: Report,
     open: OpenTime,
     took: Option<Duration>,
 ) -> Finished {
-    let conclusion = Conclusion::of(context, part, message, report, open, took);
-    let ending = conclusion.write(context).await;
+    let about = message.map(|(message, _)| message);
+    let mut conclusion = Conclusion::of(context, part, about, report, open, took);
+    let ending = conclusion.write(context, message).await;
     conclusion.tell_outcome(context);
     conclusion.tell_ending(context, ending);
-    let reports = &conclusion.verdict.settlement.reports.new;
-    let lanes = reports.iter().map(|report| Lane {
-        account: report.part.account.clone(),
-        mailbox: report.part.mailbox.to_string(),
-    });
+    let mut lanes = lanes_of(&conclusion.verdict.settlement.reports);
+    if conclusion.verdict.late
+        && let Some((message, body)) = message
+    {
+        lanes.extend(warn_of_delay(context, conclusion.case(message, body), conclusion.now).await);
+    }
     Finished {
-        lanes: lanes.collect(),
+        lanes,
         ..Finished::telling(conclusion.verdict.gates)
     }
+}
+
+/// Tells that a message is late, once. Answers where the report waits.
+async fn warn_of_delay(context: &Context, case: Case<'_>, now: Timestamp) -> Vec<Lane> {
+    let mut tidings = context.reporter.of_delay(&context.store, case, now).await;
+    let reports = std::mem::take(&mut tidings.reports);
+    let (id, lanes) = (case.message.id, lanes_of(&reports));
+    if reports.is_empty() {
+        return lanes;
+    }
+    match context.store.tell(Occasion::Delay(id), reports).await {
+        Ok(true) => tidings
+            .told
+            .iter()
+            .for_each(|reported| context.maillog.reported(id, reported)),
+        // It was told before.
+        Ok(false) => return Vec::new(),
+        Err(error) => tracing::warn!(%id, %error, "a warning of the delay cannot be queued yet"),
+    }
+    lanes
+}
+
+/// Where reports wait to be sent.
+fn lanes_of(reports: &Reports) -> Vec<Lane> {
+    let parts = reports.new.iter().flat_map(|report| &report.plan.parts);
+    let lane = |part: &PlannedPart| Lane {
+        account: part.account.clone(),
+        mailbox: part.mailbox.to_string(),
+    };
+    parts.map(lane).collect()
 }
 
 /// What follows from a report, and what is said about it.
 struct Conclusion<'a> {
     part: &'a Part,
+    now: Timestamp,
     age: Duration,
     verdict: Verdict,
     /// For the log; the settlement has them for the history.
     attempted: Vec<Attempted>,
+    reported: Vec<Reported>,
 }
 
 impl<'a> Conclusion<'a> {
@@ -341,15 +386,39 @@ impl<'a> Conclusion<'a> {
         verdict.settlement.events = attempted.iter().map(event).collect();
         Self {
             part,
+            now,
             age,
             verdict,
             attempted,
+            reported: Vec::new(),
         }
     }
 
-    /// Writes it, however long that takes: what was delivered must not be tried again.
-    async fn write(&self, context: &Context) -> Ending {
+    fn case<'c>(&'c self, message: &'c Message, body: &'c Body) -> Case<'c> {
+        Case {
+            part: self.part,
+            message,
+            body,
+            dispositions: &self.verdict.dispositions,
+        }
+    }
+
+    /// Writes it with the reports that are due, however long that takes: what was delivered must not be tried again.
+    async fn write(&mut self, context: &Context, message: Option<(&Message, &Body)>) -> Ending {
         context.unwritten.fetch_add(1, Ordering::Relaxed);
+        let mut tidings = match message {
+            Some((message, body)) => {
+                let case = Case {
+                    part: self.part,
+                    message,
+                    body,
+                    dispositions: &self.verdict.dispositions,
+                };
+                context.reporter.of_outcome(&context.store, case, self.now).await
+            }
+            None => Tidings::default(),
+        };
+        self.verdict.settlement.reports = std::mem::take(&mut tidings.reports);
         let ending = loop {
             match context.store.settle(self.verdict.settlement.clone()).await {
                 Ok(ending) => break ending,
@@ -360,12 +429,16 @@ impl<'a> Conclusion<'a> {
             }
         };
         context.unwritten.fetch_sub(1, Ordering::Relaxed);
+        self.reported = std::mem::take(&mut tidings.told);
         ending
     }
 
     fn tell_outcome(&self, context: &Context) {
         for attempted in &self.attempted {
             context.maillog.attempted(self.part.id.message, attempted);
+        }
+        for reported in &self.reported {
+            context.maillog.reported(self.part.id.message, reported);
         }
     }
 

@@ -20,6 +20,7 @@ mod lanes;
 mod pace;
 mod plan;
 mod quota;
+mod reports;
 mod retry;
 mod runner;
 mod settle;

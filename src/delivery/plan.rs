@@ -81,34 +81,49 @@ impl Planner {
         self
     }
 
+    /// The same for mail that goes out by `account`, whatever else would be chosen.
+    #[must_use]
+    pub(super) fn by(&self, account: Account) -> Self {
+        Self {
+            account,
+            ..self.clone()
+        }
+    }
+
     /// The parts of a message; together they have each recipient once. Blocks on the disk.
     ///
     /// # Errors
     /// The body cannot be read at the moment. One that can never be read is planned to be held.
     pub(super) fn plan(&self, message: &Message, body: &Body) -> Result<Outline, BodyError> {
-        let recipients: Vec<Address> = message.envelope.addresses().cloned().collect();
-        let everybody: Vec<usize> = (0..recipients.len()).collect();
-        let beginning = match body.beginning(MAX_HEADER_BLOCK) {
-            Ok(beginning) => beginning,
-            Err(error) if error.is_lasting() => {
-                return Ok(vec![self.held(everybody, &error.to_string())].into());
+        match body.beginning(MAX_HEADER_BLOCK) {
+            Ok(beginning) => {
+                let whole = beginning.len() as u64 == body.size();
+                Ok(self.outline(message, &beginning, whole))
             }
-            Err(error) => return Err(error),
-        };
-        let block = match HeaderBlock::parse(&beginning, beginning.len() as u64 == body.size()) {
+            Err(error) if error.is_lasting() => {
+                Ok(vec![self.held(everybody(message), &error.to_string())].into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The plan of a message that begins with these octets, or consists of them if `whole`.
+    pub(super) fn outline(&self, message: &Message, beginning: &[u8], whole: bool) -> Outline {
+        let block = match HeaderBlock::parse(beginning, whole) {
             Ok(block) => block,
             Err(error) => {
-                return Ok(vec![self.refused(everybody, &error.to_string(), &error.to_string())].into());
+                return vec![self.refused(everybody(message), &error.to_string(), &error.to_string())].into();
             }
         };
-        Ok(Outline {
+        let recipients: Vec<Address> = message.envelope.addresses().cloned().collect();
+        Outline {
             parts: self.parts(&block, &recipients),
             message_id: block.message_id().map(|id| bounded(&id, MAX_MESSAGE_ID)),
             subject: block
                 .subject()
                 .filter(|_| self.subjects)
                 .map(|subject| bounded(&subject, MAX_SUBJECT)),
-        })
+        }
     }
 
     fn parts(&self, block: &HeaderBlock<'_>, recipients: &[Address]) -> Vec<Planned> {
@@ -174,6 +189,11 @@ impl Planner {
             summary,
         }
     }
+}
+
+/// All recipients, by their positions.
+fn everybody(message: &Message) -> Vec<usize> {
+    (0..message.envelope.recipients().len()).collect()
 }
 
 impl From<Vec<Planned>> for Outline {

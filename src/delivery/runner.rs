@@ -7,13 +7,15 @@ use super::attempt::{Context, OpenTime, attempt, interrupted};
 use super::control::{Attention, Control, Desk, Place, Trouble, control};
 use super::gates::{Change, Errand, Gate, Gates, Passage};
 use super::lanes::Lanes;
-use super::plan::Planner;
+use super::plan::{Account, Planner};
+use super::reports::Reporter;
 use super::retry::Schedule;
 use super::settle::GateNews;
 use crate::clock::Clock;
 use crate::mail::Cause;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
+use crate::report::Policy;
 use crate::spool::{Lane, Part, PartId, Parts, Store, StoreError};
 use crate::upstream::Upstream;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -151,6 +153,18 @@ impl Runner {
             desk,
             control,
         }
+    }
+
+    /// The same, with reports to those who `policy` says, by mail through one of `accounts`; without this there are none.
+    #[must_use]
+    pub fn reporting(mut self, policy: Policy, accounts: Vec<Account>) -> Self {
+        self.context.reporter = Reporter::new(
+            policy,
+            accounts,
+            self.planner.clone(),
+            self.context.hostname.clone(),
+        );
+        self
     }
 
     /// A handle for those who want to know, or to pause.

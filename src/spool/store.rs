@@ -297,16 +297,17 @@ impl Store {
         }
     }
 
-    /// Queues reports about something else than the end of an attempt, unless that was done before. May be repeated
-    /// after an error.
+    /// Queues reports about something else than the end of an attempt, unless that was done before; answers whether
+    /// it was done now. May be repeated after an error.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn tell(&self, occasion: Occasion, reports: Reports) -> Result<(), StoreError> {
-        if let Written::Told(octets) = self.writer.write(Write::Tell(occasion, reports)).await? {
-            self.count_reports(octets);
-        }
-        Ok(())
+    pub async fn tell(&self, occasion: Occasion, reports: Reports) -> Result<bool, StoreError> {
+        let Written::Told(octets) = self.writer.write(Write::Tell(occasion, reports)).await? else {
+            return Ok(false);
+        };
+        self.count_reports(octets.unwrap_or(0));
+        Ok(octets.is_some())
     }
 
     /// What `recipient` ([`Address::key`](crate::mail::Address::key)) was told of `cause`, if anything.

@@ -42,8 +42,8 @@ pub(super) enum Written {
     Done,
     /// How the message stands, and the octets of its reports.
     Settled(Ending, u64),
-    /// The octets of the reports.
-    Told(u64),
+    /// The octets of the reports; none if it was told before.
+    Told(Option<u64>),
     /// What came of it, and the octets of its reports.
     Changed(Changed, u64),
 }

@@ -175,7 +175,7 @@ pub enum Action {
 /// A report of ours about a message (RFC 3464).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reported {
-    /// What it says: `failed`, `delayed`, `relayed`.
+    /// What it says: `failed`, `delayed`, `relayed`, `held`.
     pub action: String,
     /// To whom; none if nobody was told.
     pub to: Option<String>,

@@ -14,10 +14,12 @@
 //! | `uncertain` | nobody knows whether it went | the same |
 //! | `released` | nothing is left to be done; the message is gone from the queue | `age` |
 //! | `dead-letter` | nothing is left to be tried; the message stays | `age` |
+//! | `reported` | somebody was told what became of it | `action` `to` `report` |
+//! | `not reported` | nobody was told | `action` `why` |
 //! | `paused` / `resumed` | an administrator stopped the sending, or lets it go on | `account` |
 //! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
 
-use super::event::{Attempted, Outcome};
+use super::event::{Attempted, Outcome, Reported};
 use crate::mail::Address;
 use crate::mail::Cause;
 use crate::mail::Envelope;
@@ -125,6 +127,15 @@ impl Maillog {
     /// Nothing is left to be tried, and somebody did not get it: the message stays as a dead letter.
     pub fn dead_letter(&self, id: QueueId, age: Duration) {
         warn!(target: "mail", %id, age = %Seconds(age), "dead-letter: the message stays in the spool");
+    }
+
+    /// Somebody was told what became of a message, or why that was not done; the same value goes into the history.
+    pub fn reported(&self, id: QueueId, reported: &Reported) {
+        let action = &reported.action;
+        match (&reported.to, &reported.report) {
+            (Some(to), Some(report)) => info!(target: "mail", %id, action, to, %report, "reported"),
+            _ => info!(target: "mail", %id, action, why = reported.why_not, "not reported"),
+        }
     }
 
     /// Mail of an account or mailbox waits from now on.

@@ -13,5 +13,6 @@ mod dialogs;
 mod floors;
 mod graph;
 mod oracle;
+mod reports;
 mod support;
 mod user;
