@@ -6,7 +6,7 @@
 //! ```text
 //! 8  cli        the command line
 //! 7  daemon     the only file that knows everybody: build, run, drain
-//! 6  sandbox    a Microsoft 365 look-alike
+//! 6  alert      administrators are told when mail stops;  sandbox    a Microsoft 365 look-alike
 //! 5  smtp  delivery    strangers to each other: they meet only in the spool
 //! 4  upstream   the ways out: Graph
 //! 3  spool  oauth  policy  users
@@ -15,6 +15,7 @@
 //! 0  mail       the words
 //! ```
 
+pub mod alert;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["oauth", "policy", "report", "spool", "users"],
     &["upstream"],
     &["delivery", "smtp"],
-    &["sandbox"],
+    &["alert", "sandbox"],
     &["daemon"],
     &["cli"],
 ];
