@@ -113,6 +113,15 @@ fn a_whole_report() {
 }
 
 #[test]
+fn the_documentation_shows_a_real_report() {
+    let text = parts(&include_str!("example.eml").replace('\n', "\r\n"))
+        .remove(0)
+        .1;
+    let page = include_str!("../../docs/src/reports.md");
+    assert!(page.contains(text.replace("\r\n", "\n").trim_end()), "{text}");
+}
+
+#[test]
 fn every_part_can_be_read_back() {
     let mut to = envelope(&["bob@y.example", "jörg@müller.example"]);
     to = to.with_reports(Some(Ret::Full), Some(EnvelopeId::new("QQ 31+4=159").unwrap()));

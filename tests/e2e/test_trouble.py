@@ -252,8 +252,11 @@ class Trouble(unittest.TestCase):
         self.send(bridge)
         bridge.wait_log(r" failed .*Microsoft 365 refuses a recipient address: check the address")
         bridge.wait_log(r"dead-letter: the message stays in the spool")
+        [report] = self.world.sandbox.wait_inbox(1, evidence=bridge.log)
+        self.assertEqual([r["address"] for r in report["recipients"]], [SENDER])
         self.send(bridge)
-        self.arrives(bridge)
+        entries = self.world.sandbox.wait_inbox(2, evidence=bridge.log)
+        self.assertEqual(difference_after_received(self.world.sandbox.raw(entries[1]), MESSAGE), "")
 
     def test_trouble_survives_a_restart(self):
         """Held mail is still there after a stop, and goes when the trouble is over."""
