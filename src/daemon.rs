@@ -1,5 +1,6 @@
 //! Floor 7: the only file that knows everybody. Build, run, drain.
 
+use crate::admin::{ControlSocket, Facts, Office, Side, SocketError};
 use crate::clock::Clock;
 use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
@@ -7,8 +8,9 @@ use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
 use crate::report::Policy;
 use crate::smtp;
-use crate::spool::{Spool, SpoolError, SpoolSettings, Swept};
-use crate::telemetry::Maillog;
+use crate::spool::{Operator, Spool, SpoolError, SpoolSettings, Swept};
+use crate::telemetry::event::{Acted, Action, What};
+use crate::telemetry::{Event, Maillog};
 use crate::upstream::{Graph, Upstream};
 use crate::users::Logins;
 use secrecy::SecretString;
@@ -24,6 +26,9 @@ pub struct Daemon {
     logins: Logins,
     capacity: smtp::Capacity,
     hostname: String,
+    control: Option<ControlSocket>,
+    office: Office,
+    dead_letters: DeadLetters,
 }
 
 /// How a running daemon is told to end.
@@ -47,6 +52,9 @@ pub enum StartError {
     /// TLS or the HTTP client.
     #[error(transparent)]
     Http(#[from] http::HttpError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// An account.
     #[error("account {account}: {reason}")]
     Account {
@@ -121,7 +129,23 @@ impl Daemon {
             hostname.clone(),
         )
         .reporting(report_policy(&config.report), accounts(config));
+        // The lock of the spool is ours: whatever is there is left over, or somebody else's.
+        let control = ControlSocket::open(&config.admin.control)?;
+        let facts = Facts {
+            clock,
+            hostname: hostname.clone(),
+            started: Some(clock.now()),
+        };
+        let office = Office::new(Side::Open(spool.operator(), Some(runner.control())), facts);
+        let dead_letters = DeadLetters {
+            operator: spool.operator(),
+            retention: config.spool.failed_retention,
+            clock,
+        };
         Ok(Self {
+            control,
+            office,
+            dead_letters,
             spool,
             listeners,
             runner,
@@ -157,9 +181,16 @@ impl Daemon {
             &stop.soon,
         );
         let delivering = self.runner.run(stop.soon.clone(), GRACE);
+        let (control, office) = (self.control, self.office);
+        let administering = async {
+            if let Some(control) = control {
+                control.serve(office, stop.soon.clone()).await;
+            }
+        };
+        let tidying = self.dead_letters.remove_old_ones(stop.soon.clone());
         tracing::info!("ready");
         tokio::select! {
-            _ = async { tokio::join!(accepting, delivering) } => {}
+            _ = async { tokio::join!(accepting, delivering, administering, tidying) } => {}
             () = stop.now.cancelled() => {}
         }
         // Every other holder of the spool is gone: their futures were finished or dropped above.
@@ -170,6 +201,54 @@ impl Daemon {
             );
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Dead letters, and for how long they are kept.
+struct DeadLetters {
+    operator: Operator,
+    retention: Duration,
+    clock: Clock,
+}
+
+/// How often dead letters are looked at.
+const TIDY: Duration = Duration::from_secs(3600);
+
+/// Between two steps of removing, so that many of them hold nobody up.
+const BREATH: Duration = Duration::from_millis(100);
+
+impl DeadLetters {
+    /// Now and then removes those that failed too long ago, until `stop`.
+    async fn remove_old_ones(self, stop: CancellationToken) {
+        let by = "failed_retention";
+        loop {
+            let now = self.clock.now();
+            let event = |id| {
+                let acted = Acted {
+                    action: Action::Delete,
+                    by: by.to_owned(),
+                    recipients: Vec::new(),
+                };
+                vec![Event::new(now, Some(id), What::Acted(acted)).to_json()]
+            };
+            let removed = self.operator.expire(now.minus(self.retention), now, event).await;
+            let wait = match removed {
+                Ok(removed) if removed.is_empty() => TIDY,
+                Ok(removed) => {
+                    for id in removed {
+                        Maillog.acted(id, Action::Delete, by);
+                    }
+                    BREATH
+                }
+                Err(error) => {
+                    tracing::error!(%error, "old failed messages could not be removed; the next try is in an hour");
+                    TIDY
+                }
+            };
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+        }
     }
 }
 

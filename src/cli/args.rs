@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::spool::State;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,27 @@ pub(super) enum Command {
     Check,
     /// Run the Microsoft 365 look-alike alone, for tests
     Sandbox(Places),
+    /// How the bridge stands; ends with 1 if somebody has to do something, for monitoring
+    Status {
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at the messages that wait, are held or have failed, and do something with them
+    Queue {
+        #[command(subcommand)]
+        command: Queue,
+    },
+    /// Accept mail, but do not send it; survives a restart
+    Pause {
+        /// Only the mail of this account
+        account: Option<String>,
+    },
+    /// Send again after `pause`
+    Resume {
+        /// Only the mail of this account [default: all, also those that were paused one by one]
+        account: Option<String>,
+    },
     /// Who may log in to a listener with a login; a running bridge sees every change by itself
     User {
         /// The users file [default: that of the configuration]
@@ -107,4 +129,137 @@ pub(super) struct Places {
     /// Where the sandbox shows what arrived, by HTTP; loopback only
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8026")]
     pub(super) inbox: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Queue {
+    /// List messages, the oldest first
+    List {
+        #[command(flatten)]
+        filters: Filters,
+
+        /// Only those behind this one
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+
+        /// At most so many
+        #[arg(long, value_name = "N", default_value = "50", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+        limit: usize,
+
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all that is known of a message
+    Show {
+        /// Its id, or the beginning of it
+        id: String,
+
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try messages now: those that wait, those that are held, and those that failed, to whoever does not have them
+    Retry(Act),
+    /// Do not try messages until they are released
+    Hold(Act),
+    /// Let held messages go on
+    Release(Act),
+    /// Give messages up: they count as failed
+    Bounce(Act),
+    /// Remove messages; nobody is told
+    Delete(Act),
+    /// Write messages as files: ID.eml, as it was received, and ID.env, the envelope
+    Export(Export),
+    /// Put messages that are files into the queue; one that is there already is left alone
+    Import(Import),
+    /// Write a backup of the whole queue, also while the bridge runs: a tar archive
+    Backup {
+        /// The archive
+        file: PathBuf,
+    },
+}
+
+/// Which messages become files.
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// Their ids, or the beginnings of them
+    pub(super) ids: Vec<String>,
+
+    /// All messages that the filters let through
+    #[arg(long)]
+    pub(super) all: bool,
+
+    #[command(flatten)]
+    pub(super) filters: Filters,
+
+    /// The directory for the files; made if it is missing
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) to: PathBuf,
+}
+
+/// Which files become messages.
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// Files that end in .env or .eml, or directories of them
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+
+    /// For messages without an envelope file: where reports go; <> is nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) from: Option<String>,
+
+    /// For messages without an envelope file: who gets them; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) to: Vec<String>,
+}
+
+/// Which messages are meant.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Filters {
+    /// How they stand: waiting, sending, held, failed or uncertain (an earlier attempt may have gone through)
+    #[arg(long, value_name = "STATE")]
+    pub(super) state: Option<State>,
+
+    /// They go out by this account
+    #[arg(long, value_name = "NAME")]
+    pub(super) account: Option<String>,
+
+    /// Their sender: an address, @domain, or a text in it; * stands for anything, <> for no sender
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) sender: Option<String>,
+
+    /// One of their recipients, in the same way
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) recipient: Option<String>,
+
+    /// They arrived before: 30m, 2h, 5d
+    #[arg(long, value_name = "DURATION")]
+    pub(super) older_than: Option<String>,
+
+    /// They arrived within: 30m, 2h, 5d
+    #[arg(long, value_name = "DURATION")]
+    pub(super) younger_than: Option<String>,
+}
+
+/// Something that is done to messages.
+#[derive(Debug, Args)]
+pub(super) struct Act {
+    /// Their ids, or the beginnings of them
+    pub(super) ids: Vec<String>,
+
+    /// All messages that the filters let through; asks first
+    #[arg(long)]
+    pub(super) all: bool,
+
+    #[command(flatten)]
+    pub(super) filters: Filters,
+
+    /// With --all: do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub(super) json: bool,
 }

@@ -60,6 +60,16 @@ impl Failure {
         }
     }
 
+    /// The answer is no, and standard output says why.
+    pub(super) fn told() -> Self {
+        Self::refused("")
+    }
+
+    /// True if there is nothing more to say.
+    pub(super) fn was_told(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// The same failure with advice that only this command can give.
     pub(super) fn hint(mut self, hint: &str) -> Self {
         self.text = format!("{}\nhint: {hint}", self.text.trim_end());

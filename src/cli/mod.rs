@@ -1,13 +1,18 @@
 //! Floor 8: the command line. The only room that reads the environment, and that writes to standard output.
 
+mod archive;
 mod args;
 mod check;
 mod exit;
 mod inherited;
 mod password;
+mod queue;
+mod reach;
 mod run;
 mod sandbox;
+mod status;
 mod surroundings;
+mod table;
 mod user;
 
 use args::{Cli, Command};
@@ -24,13 +29,19 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(cli.config.as_deref(), &args),
         Command::Check => check::check(cli.config.as_deref()),
         Command::Sandbox(places) => sandbox::sandbox(&places),
+        Command::Status { json } => status::status(cli.config.as_deref(), json),
+        Command::Queue { command } => queue::queue(cli.config.as_deref(), command),
+        Command::Pause { account } => status::pause(cli.config.as_deref(), account, true),
+        Command::Resume { account } => status::pause(cli.config.as_deref(), account, false),
         Command::User { file, command } => user::user(cli.config.as_deref(), file, command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // If even standard error is closed, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "{failure}");
+            if !failure.was_told() {
+                // If even standard error is closed, the exit code still tells.
+                let _ = writeln!(std::io::stderr(), "{failure}");
+            }
             failure.code()
         }
     }
@@ -40,6 +51,12 @@ pub fn main() -> ExitCode {
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Writes a value to standard output as JSON, for programs.
+fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    say(&serde_json::to_string_pretty(value).map_err(Failure::internal)?);
+    Ok(())
 }
 
 /// A runtime for the commands that wait.

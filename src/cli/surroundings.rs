@@ -1,7 +1,7 @@
 //! What the configuration depends on besides its file, and where that file is.
 
 use super::exit::Failure;
-use crate::config::{self, Loaded, Surroundings};
+use crate::config::{self, Loaded, Premises, Surroundings};
 use std::path::{Path, PathBuf};
 
 /// Where the configuration is looked for.
@@ -15,6 +15,11 @@ pub(super) fn load(named: Option<&Path>) -> Result<Loaded, Failure> {
         None => config::load_default(&CANDIDATES.map(Path::new), &surroundings),
     }
     .map_err(Failure::config)
+}
+
+/// Where the bridge is, by the same configuration; secrets are not looked at.
+pub(super) fn premises(named: Option<&Path>) -> Result<Premises, Failure> {
+    config::load_premises(named, &CANDIDATES.map(Path::new), &gather()).map_err(Failure::config)
 }
 
 /// The environment and the machine's name.

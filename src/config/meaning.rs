@@ -27,6 +27,8 @@ pub struct Config {
     pub spool: Spool,
     /// Who is told about the fate of messages.
     pub report: Report,
+    /// How administrators reach it.
+    pub admin: Admin,
     /// Who may log in to a listener.
     pub users: Users,
     /// Limits of all listeners together.
@@ -334,12 +336,34 @@ pub enum OnUncertain {
 }
 
 /// Limits of the spool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spool {
     /// How many octets of mail may wait.
     pub max_size: u64,
     /// How much of the disk is left free.
     pub min_free: u64,
+    /// How long dead letters are kept.
+    pub failed_retention: Duration,
+}
+
+/// How administrators reach a running bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The path of the control socket.
+    pub control: PathBuf,
+}
+
+/// Where a bridge is, and nothing else: what the tools need to find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Premises {
+    /// As in [`Config`].
+    pub hostname: String,
+    /// As in [`Config`].
+    pub state_dir: PathBuf,
+    /// As in [`Config`].
+    pub spool: Spool,
+    /// As in [`Config`].
+    pub admin: Admin,
 }
 
 /// Who is told about the fate of messages.

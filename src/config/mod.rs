@@ -18,9 +18,9 @@ mod tests;
 mod units;
 
 pub use meaning::{
-    Access, Account, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
+    Access, Account, Admin, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
     Endpoint, Endpoints, FailuresTo, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain,
-    Provider, Report, Spool, Tenant, Tls, TlsMode, Transport, Users,
+    Premises, Provider, Report, Spool, Tenant, Tls, TlsMode, Transport, Users,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};
@@ -102,6 +102,46 @@ pub fn load_default(candidates: &[&Path], surroundings: &Surroundings) -> Result
         }],
         missing: true,
     })
+}
+
+/// Reads from the file `named`, or the first of the `candidates` that exists, where the bridge is. The rest of it may
+/// be wrong, and its secrets may be out of reach: the tools must work when the bridge does not.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_premises(
+    named: Option<&Path>,
+    candidates: &[&Path],
+    surroundings: &Surroundings,
+) -> Result<Premises, LoadError> {
+    let exists = |path: &&&Path| !matches!(path.try_exists(), Ok(false));
+    let Some(path) = named.or_else(|| candidates.iter().find(exists).copied()) else {
+        // Variables alone, or the message that there is nothing.
+        let config = load_default(candidates, surroundings)?.config;
+        return Ok(Premises {
+            hostname: config.hostname,
+            state_dir: config.state_dir,
+            spool: config.spool,
+            admin: config.admin,
+        });
+    };
+    let failed = |problems| LoadError {
+        problems,
+        missing: false,
+    };
+    let mut root = document::from_toml(&read(path)?, path).map_err(failed)?;
+    let problems = document::overlay(&mut root, &surroundings.variables);
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let context = reader::Context::new(surroundings, Place::File(path.to_owned()), directory);
+    let premises = sections::premises(context.root(root));
+    let mut found = context.finish(sections::LATER).problems;
+    match premises {
+        Some(premises) if found.is_empty() && problems.is_empty() => Ok(premises),
+        _ => {
+            found.extend(problems);
+            Err(failed(found))
+        }
+    }
 }
 
 /// As [`load`], from the text of a file; `path` stands in messages, and relative paths begin at its directory.

@@ -5,14 +5,14 @@ use super::field::{Complaint, Field};
 use super::listener::listeners;
 use super::meaning::is_loopback;
 use super::meaning::{
-    Account, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, Limits, Log,
-    LogFormat, LogLevel, OnUncertain, Pace, Provider, Report, Spool, Tenant, Tls, Transport, Users,
+    Account, Admin, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, Limits, Log,
+    LogFormat, LogLevel, OnUncertain, Pace, Premises, Provider, Report, Spool, Tenant, Tls, Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
 use crate::mail::Address;
 use reqwest::Url;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The largest message for now: Graph refuses requests of more than 4 MB, and Base64 adds a third.
@@ -20,6 +20,9 @@ pub(super) const GRAPH_LIMIT: u64 = 2_900_000;
 
 /// A pause of nothing would be a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who has sent something wants to hear of its failure before it is gone.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(3600);
 
 /// Keys of later versions, for a better message than "unknown".
 pub(super) const LATER: &[&str] = &[
@@ -30,24 +33,22 @@ pub(super) const LATER: &[&str] = &[
     "account.NAME.save_to_sent_items",
     "account.NAME.send_as",
     "account.NAME.unknown_sender",
-    "admin",
+    "admin.listen",
     "route",
-    "spool.failed_retention",
     "spool.store",
 ];
 
 /// The meaning of the whole document; `None` if there was any problem.
 pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
     let hostname = hostname(&mut root);
-    let state_dir = root.defaulted("state_dir", r#""/var/lib/smtp-oauth-bridge""#, |field| {
-        field.path()
-    });
+    let state_dir = state_dir(&mut root);
     let listeners = listeners(&mut root);
     let accounts = accounts(&mut root);
     let tls = tls(root.section("tls"));
     let delivery = delivery(root.section("delivery"));
     let spool = spool(root.section("spool"));
     let report = report(root.section("report"));
+    let admin = admin(root.section("admin"), state_dir.as_deref());
     let users = users(root.section("users"), state_dir.as_deref());
     let limits = limits(root.section("limits"));
     let log = log(root.section("log"));
@@ -61,9 +62,41 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
         delivery: delivery?,
         spool: spool?,
         report: report?,
+        admin: admin?,
         users: users?,
         limits: limits?,
         log: log?,
+    })
+}
+
+/// Where the bridge is. Everything else may be wrong, or not to be read by this user: secrets are not looked at.
+pub(super) fn premises(mut root: Section<'_>) -> Option<Premises> {
+    let hostname = hostname(&mut root);
+    let state_dir = state_dir(&mut root);
+    let spool = spool(root.section("spool"));
+    let admin = admin(root.section("admin"), state_dir.as_deref());
+    Some(Premises {
+        hostname: hostname?,
+        state_dir: state_dir?,
+        spool: spool?,
+        admin: admin?,
+    })
+}
+
+fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
+    root.defaulted("state_dir", r#""/var/lib/smtp-oauth-bridge""#, |field| {
+        field.path()
+    })
+}
+
+fn admin(mut section: Section<'_>, state_dir: Option<&Path>) -> Option<Admin> {
+    let control = section.optional("control", |field| field.path());
+    section.finish();
+    Some(Admin {
+        control: match control? {
+            Some(control) => control,
+            None => state_dir?.join("control.sock"),
+        },
     })
 }
 
@@ -349,10 +382,20 @@ fn spool(mut section: Section<'_>) -> Option<Spool> {
         size => Some(size),
     });
     let min_free = section.defaulted("min_free", r#""500MiB""#, |field| field.size());
+    let failed_retention = section.defaulted("failed_retention", r#""30d""#, |field| {
+        match field.duration()? {
+            short if short < SHORTEST_RETENTION => field.refuse(
+                "is too short to look at a failed message and send it again",
+                "write at least \"1h\"",
+            ),
+            retention => Some(retention),
+        }
+    });
     section.finish();
     Some(Spool {
         max_size: max_size?,
         min_free: min_free?,
+        failed_retention: failed_retention?,
     })
 }
 
@@ -369,7 +412,7 @@ fn report(mut section: Section<'_>) -> Option<Report> {
     let nobody_is_admin = failures_to == Some(FailuresTo::Admin) && admin == Some(None);
     if nobody_is_admin {
         section.missing(
-            "admin",
+            "admin.listen",
             "failures_to = \"admin\" needs the administrator's address, as in admin = \"it@contoso.example\"",
         );
     }

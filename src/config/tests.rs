@@ -115,6 +115,11 @@ fn the_smallest_file_means_the_defaults() {
     );
     assert_eq!((access.messages_per_minute, access.recipients_per_minute), (0, 0));
     assert_eq!(config.users.file, Path::new("/var/lib/smtp-oauth-bridge/users"));
+    assert_eq!(
+        config.admin.control,
+        Path::new("/var/lib/smtp-oauth-bridge/control.sock")
+    );
+    assert_eq!(config.spool.failed_retention, Duration::from_secs(30 * 86_400));
     assert!(
         loopback
             .iter()
@@ -186,10 +191,40 @@ fn every_key_means_something() {
     assert_eq!(config.users.file, Path::new("tests/config/good/people"));
     assert_eq!(config.limits.max_connections, 50);
     assert_eq!((config.spool.max_size, config.spool.min_free), (500_000_000, 0));
+    assert_eq!(config.spool.failed_retention, Duration::from_secs(7 * 86_400));
+    assert_eq!(
+        config.admin.control,
+        Path::new("tests/config/good/run/control.sock")
+    );
     assert_eq!(
         (config.log.format, config.log.level),
         (LogFormat::Json, LogLevel::Debug)
     );
+}
+
+/// The tools must find the bridge although its secret is out of reach, and whatever else is wrong.
+#[test]
+fn where_the_bridge_is_can_be_read_without_its_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bridge.toml");
+    let file = "state_dir = \"state\"\n[spool]\nmin_free = \"1MB\"\n\
+                [account.office]\nclient_secret = { env = \"NOT_HERE\" }\nmailbox = 7\n";
+    std::fs::write(&path, file).unwrap();
+    let premises = load_premises(Some(&path), &[], &surroundings(&[])).unwrap();
+    assert_eq!(premises.state_dir, directory.path().join("state"));
+    assert_eq!(
+        premises.admin.control,
+        directory.path().join("state/control.sock")
+    );
+    assert_eq!(premises.spool.min_free, 1_000_000);
+    let by_name = load_premises(None, &[&directory.path().join("no"), &path], &surroundings(&[]));
+    assert_eq!(by_name.unwrap(), premises);
+    let moved = surroundings(&[("SMTP_OAUTH_BRIDGE__STATE_DIR", "/elsewhere")]);
+    let premises = load_premises(Some(&path), &[], &moved).unwrap();
+    assert_eq!(premises.state_dir, Path::new("/elsewhere"));
+    std::fs::write(&path, "state_dir = 7\n").unwrap();
+    let error = load_premises(Some(&path), &[], &surroundings(&[])).unwrap_err();
+    assert!(error.to_string().contains("state_dir"), "{error}");
 }
 
 #[test]
@@ -511,8 +546,9 @@ fn a_secret_in_the_place_of_any_value_is_never_repeated() {
                 match parse(&changed.join("\n"), path, &surroundings(&[])) {
                     // A directory may have any name, and so may a file that need not exist.
                     Ok(loaded) => {
-                        let (state_dir, users) = (loaded.config.state_dir, loaded.config.users.file);
-                        assert!(state_dir.ends_with(SECRET) || users.ends_with(SECRET), "{line}");
+                        let config = loaded.config;
+                        let places = [config.state_dir, config.users.file, config.admin.control];
+                        assert!(places.iter().any(|place| place.ends_with(SECRET)), "{line}");
                     }
                     Err(error) => {
                         assert!(!format!("{error} {error:?}").contains("Ab8Q"), "{line}\n{error}");

@@ -12,6 +12,7 @@ use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 use std::collections::BinaryHeap;
+use std::path::Path;
 
 /// What is searched for.
 #[derive(Clone, Debug, Default)]
@@ -335,6 +336,30 @@ impl QueueReader {
             .query_map(params![&low.as_bytes()[..], &high.as_bytes()[..], limit], |row| {
                 queue_id(row, "id")
             })?
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// Writes a copy of the whole database, as it stands at one moment, to a new file. Others may write meanwhile.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn copy_to(&self, path: &Path) -> Result<(), DbError> {
+        let path = path.to_string_lossy();
+        self.connection.pragma_update(None, "query_only", false)?;
+        let copied = self.connection.execute("VACUUM INTO ?1", [path]);
+        self.connection.pragma_update(None, "query_only", true)?;
+        Ok(copied.map(drop)?)
+    }
+
+    /// Messages behind `after` whose bodies are files, at most `limit`, by their ids.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn with_body_files(&self, after: QueueId, limit: usize) -> Result<Vec<QueueId>, DbError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT id FROM message WHERE in_file = 1 AND id > ?1 ORDER BY id LIMIT ?2")?
+            .query_map(params![&after.as_bytes()[..], limit], |row| queue_id(row, "id"))?
             .collect::<Result<_, _>>()?)
     }
 

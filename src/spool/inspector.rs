@@ -195,6 +195,10 @@ impl Inspector {
         self.read(|reader| reader.overview(patience())).await
     }
 
+    pub(super) fn files(&self) -> &SpoolFiles {
+        &self.files
+    }
+
     pub(super) async fn read<T: Send + 'static>(
         &self,
         question: impl FnOnce(&QueueReader) -> Result<T, DbError> + Send + 'static,

@@ -123,12 +123,17 @@ impl Intake {
     /// Begins a message.
     #[must_use]
     pub fn begin(&self) -> Draft {
+        let arrived = self.0.clock.now();
+        self.begin_as(QueueId::new(arrived), arrived)
+    }
+
+    /// Begins a message that has a name already.
+    pub(super) fn begin_as(&self, id: QueueId, arrived: Timestamp) -> Draft {
         let shared = self.0.clone();
-        let arrived = shared.clock.now();
         let units = u32::try_from(INLINE_LIMIT / UNIT).unwrap_or(1);
         let memory = shared.memory.clone().try_acquire_many_owned(units).ok();
         Draft {
-            id: QueueId::new(arrived),
+            id,
             arrived,
             gathered: Vec::new(),
             memory,
@@ -152,6 +157,11 @@ impl Draft {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// CRC-32 of the text so far.
+    pub(super) fn checksum(&self) -> u32 {
+        self.checksum.clone().finalize()
     }
 
     /// Adds to the body, whose lines end in CRLF.

@@ -25,11 +25,13 @@
 //! runner may do, [`Operator`] is what an administrator may do, and [`Inspector`] only looks, also while no bridge
 //! runs. Nothing outside this room and `db` knows SQL or files.
 
+mod backup;
 mod body;
 mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod envelope_file;
+mod import;
 mod inspector;
 mod intake;
 #[cfg(test)]
@@ -40,6 +42,7 @@ mod reserve;
 mod spool_files;
 mod store;
 mod sweep;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -52,8 +55,10 @@ pub use crate::db::{
     Agenda, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts, NoSuchState,
     Order, Overview, PartState, Parts, Pattern, RecipientState, Search, Slots, State, Turns,
 };
+pub use backup::BackedUp;
 pub use body::{Body, BodyError, Pieces};
 pub use envelope_file::{EnvelopeFileError, read_envelope, write_envelope};
+pub use import::{ImportError, Importing};
 pub use inspector::{Details, InspectError, Inspector, Page};
 pub use intake::{AcceptError, Draft, Intake, Room};
 pub use open::{Spool, SpoolError, SpoolSettings, Swept};

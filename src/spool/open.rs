@@ -137,6 +137,9 @@ impl Spool {
         }
         let inspector =
             Inspector::new(files.clone()).map_err(|error| db_error(OpenError::Unusable(error)))?;
+        if let Err(error) = files.remove_old_copies() {
+            tracing::warn!(%error, "what an interrupted backup has left behind could not be removed");
+        }
         let reserve = Reserve::new(files.clone(), settings.min_free, reserve::LOOK);
         let (handle, thread) = writer::start(db, files.clone(), reserve).map_err(io_error)?;
         let live = Arc::new(AtomicU64::new(bytes));

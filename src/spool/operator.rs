@@ -6,6 +6,7 @@ use super::store::{Store, StoreError};
 use super::writer::{Write, Written};
 use crate::db::record::Reports;
 use crate::db::{Change, Changed, Done, Ending, Order};
+use crate::mail::QueueId;
 use crate::mail::Timestamp;
 
 /// An administrator's hand in the spool. Cheap to clone.
@@ -71,8 +72,21 @@ impl Operator {
         Ok(changed)
     }
 
-    /// Removes dead letters that failed before `before`, a few hundred at most. Answers how many are gone; with none,
-    /// nothing is left to be removed. `event` makes what the history is told.
+    /// Writes down from when on an account is paused, or all of them (`None`); without a moment, that it is not any
+    /// more. For a bridge that does not run: a running one is told by its queue runner.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn pause(&self, account: Option<&str>, since: Option<Timestamp>) -> Result<(), StoreError> {
+        let account = account.unwrap_or_default();
+        match since {
+            Some(since) => self.store.pause(account, since).await,
+            None => self.store.resume(account).await,
+        }
+    }
+
+    /// Removes dead letters that failed before `before`, a few hundred at most. Answers which are gone; with none, nothing
+    /// is left to be removed. `event` makes what the history is told.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -80,13 +94,13 @@ impl Operator {
         &self,
         before: Timestamp,
         now: Timestamp,
-        mut event: impl FnMut(crate::mail::QueueId) -> Vec<String>,
-    ) -> Result<usize, StoreError> {
+        mut event: impl FnMut(QueueId) -> Vec<String>,
+    ) -> Result<Vec<QueueId>, StoreError> {
         let old = self
             .inspector
             .read(move |reader| reader.old_failures(before, STEP))
             .await?;
-        let mut removed = 0;
+        let mut removed = Vec::new();
         for message in old {
             let change = Change {
                 message,
@@ -95,7 +109,9 @@ impl Operator {
                 events: event(message),
                 reports: Reports::default(),
             };
-            removed += usize::from(matches!(self.change(change).await?, Changed::Done(_)));
+            if let Changed::Done(_) = self.change(change).await? {
+                removed.push(message);
+            }
         }
         Ok(removed)
     }

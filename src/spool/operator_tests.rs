@@ -370,6 +370,7 @@ async fn dead_letters_go_after_their_time_and_nothing_else_does() {
             .expire(before, NOW.plus(day), event)
             .await
             .unwrap()
+            .len()
     };
     assert_eq!(expire(NOW).await, 0);
     assert_eq!(expire(NOW.plus(day)).await, 1);

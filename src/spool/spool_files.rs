@@ -18,6 +18,9 @@ pub(super) struct SpoolFiles {
 /// Octets in `reserve`.
 pub(super) const RESERVE: u64 = 16 * 1024 * 1024;
 
+/// How the names of copies begin.
+const COPY: &str = "backup-";
+
 impl SpoolFiles {
     /// Makes the directories that are missing and syncs them, so that later only the shard of a new body has to
     /// be synced. `reserve` is the size of the reserve.
@@ -105,6 +108,44 @@ impl SpoolFiles {
     /// Step 1 of a large body: a new file.
     pub(super) fn create_body(&self, id: QueueId) -> io::Result<Box<dyn DiskFile>> {
         self.disk.create(&self.body_path(id))
+    }
+
+    /// Where a copy of the database lies while a backup is made.
+    pub(super) fn copy_path(&self, id: QueueId) -> PathBuf {
+        self.root.join(format!("{COPY}{id}.db"))
+    }
+
+    /// Removes such a copy, and what SQLite has left beside it.
+    pub(super) fn remove_copy(&self, path: &Path) -> io::Result<()> {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(suffix);
+            self.remove(Path::new(&file))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the copies of backups that a kill has interrupted.
+    pub(super) fn remove_old_copies(&self) -> io::Result<()> {
+        let is_copy = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(COPY))
+        };
+        let files = self.disk.list(&self.root)?;
+        files
+            .iter()
+            .filter(|path| is_copy(path))
+            .try_for_each(|path| self.remove(path))
+    }
+
+    /// Octets of any file of the spool.
+    pub(super) fn size(&self, path: &Path) -> io::Result<u64> {
+        self.disk.size(path)
+    }
+
+    /// Opens any file of the spool for reading.
+    pub(super) fn open(&self, path: &Path) -> io::Result<Box<dyn Reading>> {
+        self.disk.open(path)
     }
 
     /// Opens a body for reading.

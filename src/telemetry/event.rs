@@ -224,6 +224,21 @@ impl Event {
     }
 }
 
+impl Action {
+    /// As it is typed and logged.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Retry => "retry",
+            Self::Bounce => "bounce",
+            Self::Delete => "delete",
+            Self::Import => "import",
+        }
+    }
+}
+
 impl Attempted {
     /// Takes outcome, status and words from `disposition`.
     #[must_use]

@@ -14,12 +14,14 @@
 //! | `uncertain` | nobody knows whether it went | the same |
 //! | `released` | nothing is left to be done; the message is gone from the queue | `age` |
 //! | `dead-letter` | nothing is left to be tried; the message stays | `age` |
+//! | `imported` | an administrator took it over from a file | `from` `to` `size` `by` |
+//! | `acted` | an administrator did something with it | `action` `by` |
 //! | `reported` | somebody was told what became of it | `action` `to` `report` |
 //! | `not reported` | nobody was told | `action` `why` |
 //! | `paused` / `resumed` | an administrator stopped the sending, or lets it go on | `account` |
 //! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
 
-use super::event::{Attempted, Outcome, Reported};
+use super::event::{Action, Attempted, Outcome, Reported};
 use crate::mail::Address;
 use crate::mail::Cause;
 use crate::mail::Envelope;
@@ -136,6 +138,18 @@ impl Maillog {
             (Some(to), Some(report)) => info!(target: "mail", %id, action, to, %report, "reported"),
             _ => info!(target: "mail", %id, action, why = reported.why_not, "not reported"),
         }
+    }
+
+    /// An administrator has done something with a message.
+    pub fn acted(&self, id: QueueId, action: Action, by: &str) {
+        info!(target: "mail", %id, action = action.word(), by, "acted: an administrator stepped in");
+    }
+
+    /// An administrator has taken a message over from a file.
+    pub fn imported(&self, id: QueueId, envelope: &Envelope, size: u64, by: &str) {
+        let to: Vec<&Address> = envelope.addresses().collect();
+        let (from, to) = (envelope.reverse_path(), List(&to));
+        info!(target: "mail", %id, %from, %to, size, by, "imported");
     }
 
     /// Mail of an account or mailbox waits from now on.
