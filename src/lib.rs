@@ -6,12 +6,8 @@
 //! ```text
 //! 8  cli        the command line
 //! 7  daemon     the only file that knows everybody: build, run, drain
-<<<<<<< HEAD
-//! 6  alert      administrators are told when mail stops;  sandbox    a Microsoft 365 look-alike
-=======
-//! 6  admin      queue, status, pause: by a control socket
+//! 6  admin      queue, status, pause: by a control socket;  alert  administrators are told when mail stops
 //!    sandbox    a Microsoft 365 look-alike
->>>>>>> 43b5090 (admin: queue, status, pause and resume by a control socket, and without a bridge; export, import, backup; failed messages go after their time)
 //! 5  smtp  delivery    strangers to each other: they meet only in the spool
 //! 4  upstream   the ways out: Graph
 //! 3  spool  oauth  policy  users
@@ -20,11 +16,8 @@
 //! 0  mail       the words
 //! ```
 
-<<<<<<< HEAD
-pub mod alert;
-=======
 pub mod admin;
->>>>>>> 43b5090 (admin: queue, status, pause and resume by a control socket, and without a bridge; export, import, backup; failed messages go after their time)
+pub mod alert;
 pub mod cli;
 pub mod clock;
 pub mod config;

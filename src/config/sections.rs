@@ -412,7 +412,7 @@ fn report(mut section: Section<'_>) -> Option<Report> {
     let nobody_is_admin = failures_to == Some(FailuresTo::Admin) && admin == Some(None);
     if nobody_is_admin {
         section.missing(
-            "admin.listen",
+            "admin",
             "failures_to = \"admin\" needs the administrator's address, as in admin = \"it@contoso.example\"",
         );
     }

@@ -342,7 +342,7 @@ SMTP_OAUTH_BRIDGE__LOG: log: must be a section, but is a text
 SMTP_OAUTH_BRIDGE__LOG__FORMAT: contradicts SMTP_OAUTH_BRIDGE__LOG: one sets the whole key, the other a part of it
     hint: remove one of them
 SMTP_OAUTH_BRIDGE__SPOOL__MAX__SIZE: spool.max: unknown key
-    hint: known here: SMTP_OAUTH_BRIDGE__SPOOL__MAX_SIZE, SMTP_OAUTH_BRIDGE__SPOOL__MIN_FREE
+    hint: known here: SMTP_OAUTH_BRIDGE__SPOOL__MAX_SIZE, SMTP_OAUTH_BRIDGE__SPOOL__MIN_FREE, SMTP_OAUTH_BRIDGE__SPOOL__FAILED_RETENTION
 SMTP_OAUTH_BRIDGE__SPOOL____MIN_FREE: has an empty part
     hint: keys are separated by exactly two underscores, as in SMTP_OAUTH_BRIDGE__ACCOUNT__OFFICE__TENANT
 8 problems";

@@ -21,11 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["oauth", "policy", "report", "spool", "users"],
     &["upstream"],
     &["delivery", "smtp"],
-<<<<<<< HEAD
-    &["alert", "sandbox"],
-=======
-    &["admin", "sandbox"],
->>>>>>> 43b5090 (admin: queue, status, pause and resume by a control socket, and without a bridge; export, import, backup; failed messages go after their time)
+    &["admin", "alert", "sandbox"],
     &["daemon"],
     &["cli"],
 ];
