@@ -300,6 +300,7 @@ fn planner(config: &Config) -> Result<Planner, StartError> {
     Ok(Planner::new(Account {
         name: account.name.clone(),
         mailbox: account.mailbox.clone(),
+        send_as: account.send_as.clone(),
     }))
 }
 
@@ -307,6 +308,7 @@ fn accounts(config: &Config) -> Vec<Account> {
     let account = |account: &config::Account| Account {
         name: account.name.clone(),
         mailbox: account.mailbox.clone(),
+        send_as: account.send_as.clone(),
     };
     config.accounts.iter().map(account).collect()
 }

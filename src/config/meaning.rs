@@ -182,8 +182,10 @@ pub struct Account {
     pub grant: Grant,
     /// Which protocol the mail goes out by.
     pub transport: Transport,
-    /// The mailbox that sends. It always has a domain.
+    /// The mailbox that mail without a better sender goes out from. It always has a domain.
     pub mailbox: Address,
+    /// Senders that have a mailbox of their own in reach of these credentials.
+    pub send_as: Vec<SenderPattern>,
     /// Which of Microsoft's clouds.
     pub cloud: Cloud,
     /// Where the cloud's servers are.
@@ -203,6 +205,15 @@ pub struct Pace {
     pub recipients_per_day: u64,
     /// Requests at once for all mailboxes of the application together; 0 for no limit.
     pub max_in_flight: usize,
+}
+
+/// Some senders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SenderPattern {
+    /// This one. It always has a domain.
+    Address(Address),
+    /// All of a domain, in lower case: `*@domain`.
+    Domain(String),
 }
 
 /// Who runs the mailbox.

@@ -20,7 +20,7 @@ mod units;
 pub use meaning::{
     Access, Account, Admin, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
     Endpoint, Endpoints, FailuresTo, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain,
-    Premises, Provider, Report, Spool, Tenant, Tls, TlsMode, Transport, Users,
+    Premises, Provider, Report, SenderPattern, Spool, Tenant, Tls, TlsMode, Transport, Users,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};

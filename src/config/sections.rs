@@ -6,7 +6,8 @@ use super::listener::listeners;
 use super::meaning::is_loopback;
 use super::meaning::{
     Account, Admin, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, Limits, Log,
-    LogFormat, LogLevel, OnUncertain, Pace, Premises, Provider, Report, Spool, Tenant, Tls, Transport, Users,
+    LogFormat, LogLevel, OnUncertain, Pace, Premises, Provider, Report, SenderPattern, Spool, Tenant, Tls,
+    Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
@@ -31,7 +32,6 @@ pub(super) const LATER: &[&str] = &[
     "account.NAME.limits.smtp_connections",
     "account.NAME.limits.smtp_messages_per_minute",
     "account.NAME.save_to_sent_items",
-    "account.NAME.send_as",
     "account.NAME.unknown_sender",
     "admin.listen",
     "route",
@@ -217,6 +217,15 @@ fn account(name: String, mut section: Section<'_>) -> Option<Account> {
     let mailbox = section.required("mailbox", "it is the address that mail goes out from", |field| {
         field.parsed(mailbox)
     });
+    let send_as = section.defaulted("send_as", "[]", |field| {
+        // Not collected as one Option: the problems of all elements are wanted.
+        let patterns: Vec<Option<SenderPattern>> = field
+            .items()?
+            .into_iter()
+            .map(|field| field.parsed(sender_pattern))
+            .collect();
+        patterns.into_iter().collect::<Option<Vec<_>>>()
+    });
     let cloud = section.defaulted("cloud", r#""global""#, |field| {
         field.choice(
             &[
@@ -240,6 +249,7 @@ fn account(name: String, mut section: Section<'_>) -> Option<Account> {
         grant: Grant::ClientCredentials { secret: secret? },
         transport: transport?,
         mailbox: mailbox?,
+        send_as: send_as?,
         cloud: cloud?,
         endpoints: endpoints?,
         pace: pace?,
@@ -337,6 +347,21 @@ fn mailbox(text: &str) -> Result<Address, Complaint> {
         return Err(Complaint::new("has no domain", hint));
     }
     Ok(address)
+}
+
+fn sender_pattern(text: &str) -> Result<SenderPattern, Complaint> {
+    let hint =
+        "write an address, as in \"scanner@contoso.example\", or a whole domain, as in \"*@contoso.example\"";
+    match text.strip_prefix("*@") {
+        Some(domain) if domain.contains('.') && is_host_name(domain) => {
+            Ok(SenderPattern::Domain(domain.to_ascii_lowercase()))
+        }
+        Some(_) => Err(Complaint::new("is not a domain", hint)),
+        None if text.contains('*') => Err(Complaint::new("has a * where none can be", hint)),
+        None => mailbox(text)
+            .map(SenderPattern::Address)
+            .map_err(|complaint| Complaint::new(complaint.message, hint)),
+    }
 }
 
 fn tls(mut section: Section<'_>) -> Option<Tls> {

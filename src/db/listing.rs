@@ -5,8 +5,9 @@
 //! is rarest: parts that are held, failed or uncertain have indexes of their own.
 
 use super::DbError;
+use super::LaneCounts;
 use super::filter::{Filter, State};
-use super::reading::{LaneCounts, QueueReader, queue_id};
+use super::reading::{QueueReader, queue_id};
 use super::record::Fate;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;

@@ -3,8 +3,10 @@
 //! [`QueueWriter`] is the one connection that writes; the spool's writer thread owns it. [`QueueReader`]s only
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
 
+mod agenda;
 mod changing;
 mod filter;
+mod holding;
 mod listing;
 mod outbox;
 mod reading;
@@ -14,10 +16,12 @@ mod schema;
 mod turns;
 mod writing;
 
+pub use agenda::{Agenda, Lane, LaneAgenda, LaneCounts, Slots};
 pub use changing::{Change, Changed, Done, Order};
 pub use filter::{Filter, NoSuchState, Pattern, State};
+pub use holding::Broken;
 pub use listing::{Entry, Found, Overview, PartState, RecipientState, SHOWN, Search};
-pub use reading::{Agenda, Lane, LaneAgenda, LaneCounts, Parts, QueueReader, Slots};
+pub use reading::{Parts, QueueReader};
 pub use schema::OpenError;
 pub use turns::{InTurn, Turns};
 pub use writing::{Ending, QueueWriter};

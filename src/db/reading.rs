@@ -1,7 +1,6 @@
 //! The questions that are asked of `queue.db`.
 
 use super::record::{Deferral, Message, Origin, Part, PartId, Progress, Sent, Stored, Turn};
-use super::turns::InTurn;
 use super::{DbError, OpenError, open_reading, open_unchanging, schema};
 use crate::mail::Address;
 use crate::mail::BodyType;
@@ -26,58 +25,6 @@ pub struct QueueReader {
     pub(super) connection: Connection,
 }
 
-/// The mail of one mailbox through one account: what shares a pace and a gate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lane {
-    /// The account's name.
-    pub account: String,
-    /// The mailbox that sends, as it is stored.
-    pub mailbox: String,
-}
-
-const UNPLANNED: &str = "SELECT id FROM message WHERE planned = 0 ORDER BY id LIMIT ?1";
-
-/// How many parts a lane has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneCounts {
-    /// Which lane.
-    pub lane: Lane,
-    /// Still to be delivered, those under way included.
-    pub waiting: u64,
-    /// Waiting for a person.
-    pub held: u64,
-    /// Ended, with a recipient who did not get it.
-    pub failed: u64,
-}
-
-/// What the queue has to do now, and when to look again.
-#[derive(Clone, Debug, Default)]
-pub struct Agenda {
-    /// Messages without a plan, oldest first.
-    pub unplanned: Vec<QueueId>,
-    /// Parts whose time has come, oldest first within a lane.
-    pub due: Vec<Part>,
-    /// When the next part comes due that is not due yet.
-    pub next_due: Option<Timestamp>,
-    /// Parts whose rows cannot be read, and why. They must be held, or they are met again every time.
-    pub damaged: Vec<(PartId, String)>,
-}
-
-/// What one lane has to do now, and when to look at it again.
-#[derive(Clone, Debug)]
-pub struct LaneAgenda {
-    /// Which lane.
-    pub lane: Lane,
-    /// Parts whose time has come, oldest first, as many as were asked for.
-    pub due: Vec<Part>,
-    /// True if there may be more of them.
-    pub more: bool,
-    /// When the next part comes due that is not due yet.
-    pub next_due: Option<Timestamp>,
-    /// Parts whose rows cannot be read, and why.
-    pub damaged: Vec<(PartId, String)>,
-}
-
 /// Parts, as far as their rows can be read.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
@@ -85,23 +32,6 @@ pub struct Parts {
     pub whole: Vec<Part>,
     /// Those that cannot, and why.
     pub damaged: Vec<(PartId, String)>,
-}
-
-/// Which due parts of a lane are wanted.
-#[derive(Clone, Debug, Default)]
-pub enum Slots {
-    /// None.
-    #[default]
-    None,
-    /// The oldest.
-    Oldest {
-        /// At most so many.
-        take: usize,
-        /// After leaving out so many, if there are more.
-        skip: usize,
-    },
-    /// The oldest of each sender in turn.
-    InTurn(InTurn),
 }
 
 impl QueueReader {
@@ -134,86 +64,6 @@ impl QueueReader {
         let (connection, version) = connection;
         schema::check_version(version)?;
         Ok(Self { connection })
-    }
-
-    /// What is to be done at `now` in the whole queue: at most `unplanned` messages to plan, and for each lane as many
-    /// due parts as `slots` allows it. Who looks often asks for some lanes only: see [`look`](Self::look).
-    ///
-    /// # Errors
-    /// SQLite's. Rows that cannot be read are named in the agenda and stop nobody else.
-    pub fn agenda(
-        &self,
-        now: Timestamp,
-        unplanned: usize,
-        mut slots: impl FnMut(&Lane) -> Slots,
-    ) -> Result<Agenda, DbError> {
-        let wanted = self.waiting_lanes()?.into_iter().map(|lane| {
-            let slots = slots(&lane);
-            (lane, slots)
-        });
-        let wanted: Vec<(Lane, Slots)> = wanted.collect();
-        let (unplanned, lanes) = self.look(now, unplanned, wanted)?;
-        let mut agenda = Agenda {
-            unplanned,
-            ..Agenda::default()
-        };
-        for lane in lanes {
-            agenda.due.extend(lane.due);
-            agenda.damaged.extend(lane.damaged);
-            agenda.next_due = [agenda.next_due, lane.next_due].into_iter().flatten().min();
-        }
-        Ok(agenda)
-    }
-
-    /// At most `unplanned` messages to plan, oldest first, and what is to be done at `now` in the lanes of `wanted`.
-    /// The work is in proportion to what is asked for, not to the queue.
-    ///
-    /// # Errors
-    /// SQLite's. Rows that cannot be read are named and stop nobody else.
-    pub fn look(
-        &self,
-        now: Timestamp,
-        unplanned: usize,
-        wanted: Vec<(Lane, Slots)>,
-    ) -> Result<(Vec<QueueId>, Vec<LaneAgenda>), DbError> {
-        let ids = if unplanned > 0 {
-            self.ids(UNPLANNED, unplanned)?
-        } else {
-            Vec::new()
-        };
-        let mut lanes = Vec::with_capacity(wanted.len());
-        for (lane, slots) in wanted {
-            let (take, Parts { whole, damaged }) = match slots {
-                Slots::None => (0, Parts::default()),
-                Slots::Oldest { take, skip } => (take, self.oldest(&lane, now, take, skip)?),
-                Slots::InTurn(wanted) => (wanted.take, self.in_turn(&lane, now, wanted)?),
-            };
-            lanes.push(LaneAgenda {
-                next_due: self.next_due_in(&lane, now)?,
-                more: take > 0 && whole.len() + damaged.len() >= take,
-                due: whole,
-                damaged,
-                lane,
-            });
-        }
-        Ok((ids, lanes))
-    }
-
-    /// The lanes that have parts waiting.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn waiting_lanes(&self) -> Result<Vec<Lane>, DbError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT account, mailbox FROM lane WHERE waiting > 0 ORDER BY account, mailbox",
-        )?;
-        let lanes = statement.query_map([], |row| {
-            Ok(Lane {
-                account: row.get(0)?,
-                mailbox: row.get(1)?,
-            })
-        })?;
-        Ok(lanes.collect::<Result<_, _>>()?)
     }
 
     /// Parts whose attempt was under way when the program ended: their outcome is unknown.
@@ -289,28 +139,6 @@ impl QueueReader {
             })?)
     }
 
-    /// Every lane that has parts, with how many there are in each state.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn lanes(&self) -> Result<Vec<LaneCounts>, DbError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT account, mailbox, waiting, held, failed FROM lane ORDER BY account, mailbox",
-        )?;
-        let counts = statement.query_map([], |row| {
-            Ok(LaneCounts {
-                lane: Lane {
-                    account: row.get(0)?,
-                    mailbox: row.get(1)?,
-                },
-                waiting: row.get(2)?,
-                held: row.get(3)?,
-                failed: row.get(4)?,
-            })
-        })?;
-        Ok(counts.collect::<Result<_, _>>()?)
-    }
-
     /// Which accounts an administrator has paused, and since when; the empty name stands for all.
     ///
     /// # Errors
@@ -358,39 +186,6 @@ impl QueueReader {
             id: "any".to_owned(),
             what: verdict,
         })
-    }
-
-    fn oldest(&self, lane: &Lane, now: Timestamp, take: usize, skip: usize) -> Result<Parts, DbError> {
-        const DUE: &str = "FROM part WHERE state = 0 AND marker IS NULL
-             AND account = ?1 AND mailbox = ?2 AND due <= ?3";
-        let mut from = 0;
-        if skip > 0 {
-            // A probe goes through the messages in turn; how many there are decides where it starts over.
-            let waiting: usize = self
-                .connection
-                .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 {DUE} LIMIT 64)"))?
-                .query_row(params![lane.account, lane.mailbox, now.millis()], |row| {
-                    row.get(0)
-                })?;
-            from = skip.checked_rem(waiting).unwrap_or(0);
-        }
-        self.parts(
-            &format!("SELECT * {DUE} ORDER BY due, message, number LIMIT ?4 OFFSET ?5"),
-            params![lane.account, lane.mailbox, now.millis(), take, from],
-        )
-    }
-
-    fn next_due_in(&self, lane: &Lane, now: Timestamp) -> Result<Option<Timestamp>, DbError> {
-        let millis: Option<i64> = self
-            .connection
-            .prepare_cached(
-                "SELECT min(due) FROM part WHERE state = 0 AND marker IS NULL
-                 AND account = ?1 AND mailbox = ?2 AND due > ?3",
-            )?
-            .query_row(params![lane.account, lane.mailbox, now.millis()], |row| {
-                row.get(0)
-            })?;
-        Ok(millis.map(Timestamp::from_millis))
     }
 
     /// The parts that a statement finds, with their recipients.
@@ -443,7 +238,7 @@ impl QueueReader {
         rows.into_iter().map(recipient).collect()
     }
 
-    fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
+    pub(super) fn ids(&self, sql: &str, limit: usize) -> Result<Vec<QueueId>, DbError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement
             .query_map([limit], |row| queue_id(row, "id"))?

@@ -166,7 +166,7 @@ const VERSION_3: &str = "
     ALTER TABLE message ADD COLUMN report INTEGER NOT NULL DEFAULT 0;      -- 1: a report of ours
     ALTER TABLE message ADD COLUMN message_id TEXT;                        -- of its header, once planned
     ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
-    ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it is held or behind a broken account
+    ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it waits for a person; noted now and then
     ALTER TABLE part ADD COLUMN hold_told INTEGER NOT NULL DEFAULT 0;      -- 1: somebody knows that it waits for too long
     ALTER TABLE part ADD COLUMN deferral_run INTEGER;                      -- the wait after a deferral that goes on:
     ALTER TABLE part ADD COLUMN deferral_from INTEGER;                     --   in which run it began, and when in it,
@@ -179,6 +179,20 @@ const VERSION_3: &str = "
         (SELECT coalesce(auth_user, client), coalesce(reverse_path, '') FROM message WHERE id = part.message)
         WHERE message IN (SELECT id FROM message);
     CREATE INDEX part_turn ON part (account, mailbox, device, sender, due) WHERE state = 0 AND marker IS NULL;
+    -- What waits for a person and of which nobody was told yet that it does so for too long.
+    CREATE INDEX part_untold ON part (held_since) WHERE state = 2 AND hold_told = 0;
+    CREATE TRIGGER part_released AFTER UPDATE OF state ON part WHEN OLD.state = 2 AND NEW.state <> 2 BEGIN
+        UPDATE part SET held_since = NULL, hold_told = 0 WHERE message = NEW.message AND number = NEW.number;
+    END;
+
+    -- Accounts, and mailboxes of them ('' stands for all), that a person must put right.
+    CREATE TABLE broken (
+        account TEXT NOT NULL,
+        mailbox TEXT NOT NULL,
+        since   INTEGER NOT NULL,
+        warned  INTEGER NOT NULL,                  -- how many warnings were given that mail has waited for long
+        PRIMARY KEY (account, mailbox)
+    ) STRICT, WITHOUT ROWID;
 
     -- What there is, counted by the triggers below whoever writes: neither a start nor `status` counts a million rows.
     CREATE TABLE total (

@@ -6,7 +6,8 @@
 //! nothing.
 
 use super::DbError;
-use super::reading::{self, Lane, Parts, QueueReader};
+use super::Lane;
+use super::reading::{self, Parts, QueueReader};
 use super::record::{PartId, Turn};
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, params};

@@ -1,5 +1,6 @@
 //! One attempt at one part: read, get ready, mark, deliver, settle.
 
+use super::control::Attention;
 use super::plan::HeaderPlan;
 use super::reports::{Case, Reporter, Tidings};
 use super::retry::Schedule;
@@ -219,8 +220,9 @@ async fn pack(
     message: &Message,
     body: Body,
 ) -> Result<Result<Parcel, Disposition>, StoreError> {
-    let changes = match HeaderPlan::from_json(&part.changes) {
-        Ok(HeaderPlan::Change(changes)) => changes,
+    let (changes, listed) = match HeaderPlan::from_json(&part.changes) {
+        Ok(HeaderPlan::Change(changes)) => (changes, true),
+        Ok(HeaderPlan::ChangeByPattern(changes)) => (changes, false),
         Ok(HeaderPlan::Hold { diagnostic }) => {
             return Ok(Err(local::UNREADABLE.disposition(diagnostic, None)));
         }
@@ -259,6 +261,7 @@ async fn pack(
         Ok(made.map(|(head, skip, from)| Parcel {
             id,
             mailbox,
+            listed,
             from,
             recipients,
             head: Bytes::from(head),
@@ -314,8 +317,22 @@ async fn conclude(
     {
         lanes.extend(warn_of_delay(context, conclusion.case(message, body), conclusion.now).await);
     }
+    let mut attention = Vec::new();
+    if conclusion.verdict.settlement.next == Next::Held
+        && let Some(cause) = conclusion
+            .verdict
+            .dispositions
+            .iter()
+            .find_map(Disposition::cause)
+    {
+        attention.push(Attention::PersonNeeded {
+            part: part.id,
+            cause: cause.clone(),
+        });
+    }
     Finished {
         lanes,
+        attention,
         ..Finished::telling(conclusion.verdict.gates)
     }
 }
@@ -341,7 +358,7 @@ async fn warn_of_delay(context: &Context, case: Case<'_>, now: Timestamp) -> Vec
 }
 
 /// Where reports wait to be sent.
-fn lanes_of(reports: &Reports) -> Vec<Lane> {
+pub(super) fn lanes_of(reports: &Reports) -> Vec<Lane> {
     let parts = reports.new.iter().flat_map(|report| &report.plan.parts);
     let lane = |part: &PlannedPart| Lane {
         account: part.account.clone(),

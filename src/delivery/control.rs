@@ -5,7 +5,7 @@
 
 use crate::mail::Cause;
 use crate::mail::Timestamp;
-use crate::spool::StoreError;
+use crate::spool::{PartId, StoreError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -116,6 +116,30 @@ pub enum Attention {
         place: Place,
         /// It was in trouble for so long.
         after: Duration,
+    },
+    /// Mail has waited for long because of what a person must put right; soon it will have waited for as long as
+    /// `hold_for` allows.
+    HoldEnds {
+        /// Where.
+        place: Place,
+        /// Why it waits.
+        cause: Cause,
+        /// When the first message will have waited for so long.
+        ends: Timestamp,
+    },
+    /// Mail has waited for as long as `hold_for` allows. It is kept, and waits for a person.
+    HeldTooLong {
+        /// Where; `None` for what waited for a person all along.
+        place: Option<Place>,
+        /// How many deliveries.
+        messages: usize,
+    },
+    /// A message waits for a person: it may have been delivered, or cannot be read.
+    PersonNeeded {
+        /// Which.
+        part: PartId,
+        /// Why.
+        cause: Cause,
     },
 }
 

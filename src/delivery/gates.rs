@@ -98,6 +98,11 @@ impl Gates {
         }
     }
 
+    /// True if mail may not go through `gate`.
+    pub(super) fn is_closed(&self, gate: &Gate) -> bool {
+        self.0.contains_key(gate)
+    }
+
     /// The gates that are closed.
     pub(super) fn closed(&self) -> impl Iterator<Item = (&Gate, State<'_>)> {
         self.0.iter().map(|(gate, closed)| {

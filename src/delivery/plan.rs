@@ -1,12 +1,13 @@
 //! How a message is split into parts, once, before its first attempt, and what the history is told of it.
 
+use crate::config::SenderPattern;
 use crate::explain::local;
 use crate::mail::Address;
 use crate::mail::Disposition;
 use crate::mail::ReversePath;
 use crate::mail::Timestamp;
 use crate::mail::header::{HeaderBlock, HeaderChanges, MAX_HEADER_BLOCK};
-use crate::policy::{fit_header_to_envelope, summary};
+use crate::policy::{Choice, choose_mailbox, fit_header_to_envelope, summary};
 use crate::spool::{Body, BodyError, Message, Plan, PlannedPart};
 use crate::telemetry::Event;
 use crate::telemetry::event::{Accepted, PartPlanned, What};
@@ -25,8 +26,10 @@ pub struct Planner {
 pub struct Account {
     /// Its name in the configuration.
     pub name: String,
-    /// The mailbox that sends.
+    /// The mailbox that sends what has no better sender.
     pub mailbox: Address,
+    /// Senders that have a mailbox of their own.
+    pub send_as: Vec<SenderPattern>,
 }
 
 /// What was decided about a message, and what its header says of it.
@@ -48,8 +51,10 @@ pub(super) struct Planned {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HeaderPlan {
-    /// Send it with these changes.
+    /// Send it with these changes, from a mailbox that the configuration names.
     Change(HeaderChanges),
+    /// Send it with these changes, from a mailbox that fits a pattern of the configuration.
+    ChangeByPattern(HeaderChanges),
     /// It waits for a person.
     Hold {
         /// Why, for the operator.
@@ -65,7 +70,7 @@ pub(super) enum HeaderPlan {
 }
 
 impl Planner {
-    /// All mail goes out by this account.
+    /// All mail goes out by this account; its From field decides from which mailbox.
     #[must_use]
     pub fn new(account: Account) -> Self {
         Self {
@@ -127,9 +132,11 @@ impl Planner {
     }
 
     fn parts(&self, block: &HeaderBlock<'_>, recipients: &[Address]) -> Vec<Planned> {
+        let from: Vec<Address> = block.from().into_iter().map(|mailbox| mailbox.address).collect();
+        let sender = choose_mailbox(&self.account.mailbox, &self.account.send_as, &from);
         let everybody: Vec<usize> = (0..recipients.len()).collect();
         let misfit = match fit_header_to_envelope(block, recipients) {
-            Ok(changes) => return vec![self.changed(block, everybody, changes)],
+            Ok(changes) => return vec![self.changed(block, &sender, everybody, changes)],
             Err(misfit) => misfit,
         };
         // Those who cannot be written into a header are refused; the others need not suffer for it.
@@ -140,7 +147,7 @@ impl Planner {
         if !good.is_empty() {
             let addresses: Vec<Address> = good.iter().map(|n| recipients[*n].clone()).collect();
             parts.push(match fit_header_to_envelope(block, &addresses) {
-                Ok(changes) => self.changed(block, good, changes),
+                Ok(changes) => self.changed(block, &sender, good, changes),
                 Err(misfit) => self.refused(good, &misfit.public, &misfit.diagnostic),
             });
         }
@@ -159,14 +166,27 @@ impl Planner {
         self.planned(recipients, &plan, "cannot be read".to_owned())
     }
 
-    fn changed(&self, block: &HeaderBlock<'_>, recipients: Vec<usize>, changes: HeaderChanges) -> Planned {
+    fn changed(
+        &self,
+        block: &HeaderBlock<'_>,
+        sender: &Choice,
+        recipients: Vec<usize>,
+        changes: HeaderChanges,
+    ) -> Planned {
         let summary = summary(block, &changes);
         let summary = if summary.is_empty() {
             "none".to_owned()
         } else {
             summary.join(", ")
         };
-        self.planned(recipients, &HeaderPlan::Change(changes), summary)
+        let header = if sender.listed {
+            HeaderPlan::Change(changes)
+        } else {
+            HeaderPlan::ChangeByPattern(changes)
+        };
+        let mut planned = self.planned(recipients, &header, summary);
+        planned.part.mailbox = sender.mailbox.clone();
+        planned
     }
 
     fn refused(&self, recipients: Vec<usize>, public: &str, diagnostic: &str) -> Planned {
@@ -178,7 +198,7 @@ impl Planner {
     }
 
     fn planned(&self, recipients: Vec<usize>, header: &HeaderPlan, summary: String) -> Planned {
-        let Account { name, mailbox } = self.account.clone();
+        let Account { name, mailbox, .. } = self.account.clone();
         Planned {
             part: PlannedPart {
                 account: name,

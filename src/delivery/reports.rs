@@ -94,6 +94,15 @@ impl Reporter {
         }
         tidings
     }
+
+    /// What is to be told of a message that is held for too long.
+    pub(super) async fn of_hold(&self, store: &Store, case: Case<'_>, now: Timestamp) -> Tidings {
+        let mut tidings = Tidings::default();
+        if let Some(settings) = &self.0 {
+            settings.tell(&mut tidings, store, case, Kind::Held, now).await;
+        }
+        tidings
+    }
 }
 
 impl Settings {
@@ -193,6 +202,7 @@ impl Settings {
         Some(Account {
             name: part.account.clone(),
             mailbox: part.mailbox.clone(),
+            send_as: Vec::new(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The loop that decides when something is tried. The only place in this room that waits for time.
 
 mod desk;
+mod held;
 mod look;
 
 use super::attempt::{Context, OpenTime, attempt, interrupted};
@@ -16,7 +17,7 @@ use crate::mail::Cause;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::report::Policy;
-use crate::spool::{Lane, Part, PartId, Parts, Store, StoreError};
+use crate::spool::{Broken, Lane, Part, PartId, Parts, Store, StoreError};
 use crate::upstream::Upstream;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -51,8 +52,12 @@ pub struct Runner {
     last_look: Option<Timestamp>,
     /// Accounts whose mail waits because an administrator said so, and since when; the empty name is all of them.
     paused: BTreeMap<String, Timestamp>,
-    /// Whether the pauses of earlier runs were read; nothing is sent before.
-    pauses_read: bool,
+    /// What a person must put right, also from earlier runs.
+    broken: BTreeMap<Gate, Broken>,
+    /// Whether what earlier runs left to remember was read; nothing is sent before.
+    remembered: bool,
+    /// When it is looked next for what has been held for too long.
+    held_look: Instant,
     desk: Desk,
     control: Control,
 }
@@ -83,6 +88,10 @@ pub(super) struct Finished {
     pub(super) unplanned: bool,
     /// What waits may have changed anywhere.
     pub(super) survey: bool,
+    /// What somebody should be told.
+    pub(super) attention: Vec<Attention>,
+    /// Of what it was warned.
+    pub(super) warned: Vec<Broken>,
 }
 
 impl Finished {
@@ -149,7 +158,9 @@ impl Runner {
             abandoned: Abandoned::default(),
             last_look: None,
             paused: BTreeMap::new(),
-            pauses_read: false,
+            broken: BTreeMap::new(),
+            remembered: false,
+            held_look: Instant::now(),
             desk,
             control,
         }
@@ -214,8 +225,9 @@ impl Runner {
     async fn launch(&mut self) -> Instant {
         let now = self.context.clock.now();
         self.settle_interrupted().await;
-        self.read_pauses().await;
+        self.remember().await;
         self.mind_the_clock(now);
+        self.mind_the_held();
         match self.look(now).await {
             Ok(wake) => wake,
             Err(error) => {
@@ -305,6 +317,10 @@ impl Runner {
                     self.wake(lane, now);
                 }
                 self.unplanned |= finished.unplanned;
+                self.warned(finished.warned);
+                for attention in finished.attention {
+                    self.call_for(attention);
+                }
                 if finished.survey {
                     self.survey = now;
                 }
@@ -342,8 +358,12 @@ impl Runner {
                 GateNews::Open(gate) => {
                     let change = self.gates.open(&gate, errand, now);
                     self.tell(change, None);
+                    self.mended(&gate);
                 }
                 GateNews::Close { gate, cause, broken } => {
+                    if broken {
+                        self.broke(&gate);
+                    }
                     let change = self.gates.close(gate, &cause, broken, errand, now);
                     self.tell(change, Some((&cause, broken)));
                 }
@@ -398,21 +418,23 @@ impl Runner {
     }
 
     fn is_paused(&self, account: &str) -> bool {
-        !self.pauses_read || self.paused.contains_key(ALL) || self.paused.contains_key(account)
+        !self.remembered || self.paused.contains_key(ALL) || self.paused.contains_key(account)
     }
 
-    /// Which accounts are paused: asked until it could be read once.
-    async fn read_pauses(&mut self) {
-        if self.pauses_read {
+    /// Which accounts are paused, and what was broken: asked until it could be read once.
+    async fn remember(&mut self) {
+        if self.remembered {
             return;
         }
-        match self.context.store.pauses().await {
-            Ok(pauses) => {
+        let store = &self.context.store;
+        match tokio::try_join!(store.pauses(), store.broken()) {
+            Ok((pauses, broken)) => {
                 for (account, since) in pauses {
                     self.context.maillog.still_paused(&account, since);
                     self.paused.insert(account, since);
                 }
-                self.pauses_read = true;
+                self.remember_broken(broken);
+                self.remembered = true;
             }
             Err(error) => {
                 tracing::error!(%error, "it cannot be read which accounts are paused; nothing is sent yet")

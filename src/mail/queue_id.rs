@@ -31,6 +31,16 @@ impl QueueId {
         )))
     }
 
+    /// No message that arrived at `moment` or later has an id before this one.
+    #[must_use]
+    pub fn earliest(moment: Timestamp) -> Self {
+        let millis = u64::try_from(moment.millis()).unwrap_or(0);
+        let mut bytes = [0; 16];
+        // The first 48 bits are the milliseconds (RFC 9562 §5.7).
+        bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+        Self::from_bytes(bytes)
+    }
+
     /// The 16 bytes under which it is stored.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {

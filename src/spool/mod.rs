@@ -31,6 +31,7 @@ mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod envelope_file;
+mod holding;
 mod import;
 mod inspector;
 mod intake;
@@ -52,8 +53,8 @@ pub use crate::db::record::{
     RecipientUpdate, Reports, Sent, Settlement, Told, Turn,
 };
 pub use crate::db::{
-    Agenda, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts, NoSuchState,
-    Order, Overview, PartState, Parts, Pattern, RecipientState, Search, Slots, State, Turns,
+    Agenda, Broken, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts,
+    NoSuchState, Order, Overview, PartState, Parts, Pattern, RecipientState, Search, Slots, State, Turns,
 };
 pub use backup::BackedUp;
 pub use body::{Body, BodyError, Pieces};

@@ -325,7 +325,7 @@ impl Store {
         }
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         question: impl FnOnce(&QueueReader) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, StoreError> {

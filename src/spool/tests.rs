@@ -1,3 +1,5 @@
+//! Both halves of the spool together, on a disk and in one world: long because that world is set up once for all.
+
 use super::*;
 use crate::clock::Clock;
 use crate::mail::Envelope;

@@ -10,7 +10,7 @@
 use super::reserve::Reserve;
 use super::spool_files::SpoolFiles;
 use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored};
-use crate::db::{Change, Changed, DbError, Ending, QueueWriter};
+use crate::db::{Broken, Change, Changed, DbError, Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use std::sync::Arc;
@@ -31,6 +31,10 @@ pub(super) enum Write {
     ReinIn(Timestamp, Timestamp),
     Change(Box<Change>),
     Hasten(Vec<PartId>, Timestamp),
+    Broke(Broken),
+    Mended(String, Option<String>),
+    NoteHeld(Timestamp),
+    HoldTold(PartId),
     Pause(String, Timestamp),
     Resume(String),
     Forget(i64),
@@ -282,6 +286,10 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
         Write::Mark(part, at) => db.mark(*part, *at)?,
         Write::Hold(part) => db.hold(*part)?,
         Write::ReinIn(now, horizon) => db.rein_in(*now, *horizon)?,
+        Write::Broke(broken) => db.broke(broken)?,
+        Write::Mended(account, mailbox) => db.mended(account, mailbox.as_deref())?,
+        Write::NoteHeld(now) => db.note_held(*now)?,
+        Write::HoldTold(part) => db.hold_told(*part)?,
         Write::Hasten(parts, now) => db.hasten(parts, *now)?,
         Write::Pause(account, since) => db.pause(account, *since)?,
         Write::Resume(account) => db.resume(account)?,
@@ -312,6 +320,10 @@ impl Ghosts {
                 | Write::Hold(_)
                 | Write::ReinIn(..)
                 | Write::Hasten(..)
+                | Write::Broke(_)
+                | Write::Mended(..)
+                | Write::NoteHeld(_)
+                | Write::HoldTold(_)
                 | Write::Pause(..)
                 | Write::Resume(_)
                 | Write::Tell(..)

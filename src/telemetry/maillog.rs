@@ -173,6 +173,23 @@ impl Maillog {
         }
     }
 
+    /// Mail waits for something that a person must put right, and at `ends` the first of it will have waited for as
+    /// long as `hold_for` allows.
+    pub fn hold_ends(&self, account: &str, mailbox: Option<&str>, cause: &Cause, ends: Timestamp) {
+        let mailbox = mailbox.unwrap_or("all");
+        let Cause {
+            public, diagnostic, ..
+        } = cause;
+        warn!(target: "mail", account, mailbox, cause = public, upstream = diagnostic, %ends, "account still broken: its mail has waited for long, and is reported to its senders after `ends`");
+    }
+
+    /// A message has waited for as long as `hold_for` allows: it waits for a person from now on. `cause` is what its
+    /// account is broken by.
+    pub fn held_too_long(&self, id: QueueId, part: u32, cause: Option<&Cause>) {
+        let cause = cause.map_or("it waits for a person", |cause| &cause.public);
+        warn!(target: "mail", %id, part, cause, "held too long: the message is kept, and goes out when somebody releases it");
+    }
+
     /// An administrator paused the mail of an account; the empty name is all of them.
     pub fn paused(&self, account: &str) {
         warn!(target: "mail", account = or_all(account), "paused: mail is accepted and waits until `resume`");

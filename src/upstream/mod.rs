@@ -41,6 +41,8 @@ pub struct Parcel {
     pub id: QueueId,
     /// The mailbox that sends.
     pub mailbox: Address,
+    /// True if the configuration names the mailbox: then that it may not send as itself is no fault of the message.
+    pub listed: bool,
     /// The addresses in its From field.
     pub from: Vec<Address>,
     /// Who gets it; the header already names exactly these.

@@ -219,7 +219,7 @@ class World:
         return Sandbox(self.directory / "sandbox", cloud_port)
 
     def write_config(self, facts=None, port=0, secret=None, delivery="", more="", listener="",
-                     name="bridge.toml"):
+                     account="", name="bridge.toml"):
         """A small configuration as in the README, with short waits; the path of it."""
         facts = facts or self.sandbox.facts
         secret_file = self.directory / "secret"
@@ -239,6 +239,7 @@ tenant = "{facts['tenant']}"
 client_id = "{facts['client_id']}"
 client_secret = {{ file = "{secret_file}" }}
 mailbox = "{facts['mailbox']}"
+{account}
 
 [account.demo.endpoints]
 authority = "{facts['authority']}"

@@ -2,7 +2,7 @@
 
 use crate::support::{accept, address, eventually, spool};
 use smtp_oauth_bridge::clock::Clock;
-use smtp_oauth_bridge::delivery::{Account, Planner, Runner, Schedule, Upstreams};
+use smtp_oauth_bridge::delivery::{Account, Control, Planner, Runner, Schedule, Upstreams};
 use smtp_oauth_bridge::explain::{GraphAnswer, graph, local};
 use smtp_oauth_bridge::mail::{Disposition, QueueId, Receipt, Report};
 use smtp_oauth_bridge::spool::{Slots, Spool, StoreError};
@@ -14,26 +14,22 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-struct Bridge {
-    spool: Spool,
-    upstream: Scripted,
+pub(crate) struct Bridge {
+    pub(crate) spool: Spool,
+    pub(crate) upstream: Scripted,
+    pub(crate) control: Control,
     stop: CancellationToken,
     runner: JoinHandle<()>,
 }
 
-const MESSAGE: &[u8] = b"From: scanner@x.example\r\nTo: bob@y.example\r\nSubject: x\r\n\r\nbody\r\n";
+pub(crate) const MESSAGE: &[u8] =
+    b"From: scanner@x.example\r\nTo: bob@y.example\r\nSubject: x\r\n\r\nbody\r\n";
 
-fn start(dir: &TempDir, upstream: Scripted) -> Bridge {
+pub(crate) fn start(dir: &TempDir, upstream: Scripted) -> Bridge {
     start_with(dir, Arc::new(upstream.clone()), upstream)
 }
 
 fn start_with(dir: &TempDir, office: Arc<dyn Upstream>, upstream: Scripted) -> Bridge {
-    let spool = spool(dir.path());
-    let stop = CancellationToken::new();
-    let planner = Planner::new(Account {
-        name: "office".to_owned(),
-        mailbox: address("scanner@x.example"),
-    });
     let schedule = Schedule {
         waits: vec![Duration::from_millis(10)],
         give_up_after: Duration::from_millis(100),
@@ -42,6 +38,22 @@ fn start_with(dir: &TempDir, office: Arc<dyn Upstream>, upstream: Scripted) -> B
         uncertain_wait: Duration::from_millis(20),
         uncertain_retries: 2,
     };
+    start_by(dir, office, upstream, schedule)
+}
+
+pub(crate) fn start_by(
+    dir: &TempDir,
+    office: Arc<dyn Upstream>,
+    upstream: Scripted,
+    schedule: Schedule,
+) -> Bridge {
+    let spool = spool(dir.path());
+    let stop = CancellationToken::new();
+    let planner = Planner::new(Account {
+        name: "office".to_owned(),
+        mailbox: address("scanner@x.example"),
+        send_as: Vec::new(),
+    });
     let upstreams = Upstreams::from([("office".to_owned(), office)]);
     let hostname = "bridge.example".to_owned();
     let runner = Runner::new(
@@ -52,21 +64,23 @@ fn start_with(dir: &TempDir, office: Arc<dyn Upstream>, upstream: Scripted) -> B
         Clock::machine(),
         hostname,
     );
+    let control = runner.control();
     let runner = tokio::spawn(runner.run(stop.clone(), Duration::from_secs(5)));
     Bridge {
         spool,
         upstream,
+        control,
         stop,
         runner,
     }
 }
 
 impl Bridge {
-    async fn send(&self, to: &[&str], body: &[u8]) -> QueueId {
+    pub(crate) async fn send(&self, to: &[&str], body: &[u8]) -> QueueId {
         accept(&self.spool, "printer@x.example", to, body).await.id
     }
 
-    async fn gone(&self, id: QueueId) {
+    pub(crate) async fn gone(&self, id: QueueId) {
         eventually("the message left the queue", async || {
             matches!(self.spool.store().message(id).await, Err(StoreError::Unknown(_))).then_some(())
         })
@@ -81,7 +95,7 @@ impl Bridge {
     }
 
     /// Waits until nothing is under way and nothing will ever be tried again by itself.
-    async fn at_rest(&self) {
+    pub(crate) async fn at_rest(&self) {
         let store = self.spool.store();
         let someday = Clock::machine().now().plus(Duration::from_secs(365 * 86_400));
         eventually("the queue came to rest", async || {
@@ -99,7 +113,7 @@ impl Bridge {
         .await;
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.runner.await.unwrap();
         let spool = self.spool;

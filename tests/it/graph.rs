@@ -41,6 +41,7 @@ async fn office_with(body_octets: usize, secret: Option<&str>) -> Office {
     let parcel = Parcel {
         id,
         mailbox: address("scanner@fabrikam.example"),
+        listed: true,
         from: vec![address("scanner@fabrikam.example")],
         recipients: vec![address("bob@y.example")],
         head: Bytes::copy_from_slice(&message[..message.len() - body_octets]),

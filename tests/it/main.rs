@@ -13,6 +13,7 @@ mod dialogs;
 mod floors;
 mod graph;
 mod oracle;
+mod outage;
 mod reports;
 mod support;
 mod user;

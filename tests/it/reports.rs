@@ -98,6 +98,7 @@ fn start_at(dir: &TempDir, policy: Policy, now: Timestamp) -> Bridge {
     let account = Account {
         name: "office".to_owned(),
         mailbox: address("office@x.example"),
+        send_as: Vec::new(),
     };
     let schedule = Schedule {
         waits: vec![Duration::from_millis(10)],

@@ -48,7 +48,12 @@ impl Runner {
         }
         let (at, moment) = (self.context.clock.now(), Instant::now());
         for (gate, state) in self.gates.closed() {
-            let health = health(state, at, moment);
+            let health = health(
+                state,
+                self.broken.get(gate).map(|broken| broken.since),
+                at,
+                moment,
+            );
             match gate {
                 Gate::Account(name) => self.account(&mut accounts, name).health = health,
                 Gate::Mailbox(lane) => self.mailbox(&mut accounts, lane).health = health,
@@ -106,7 +111,7 @@ impl Runner {
     async fn pause(&mut self, account: Option<String>) -> Result<(), ControlError> {
         let account = self.known(account)?;
         let now = self.context.clock.now();
-        if self.paused.contains_key(&account) && self.pauses_read {
+        if self.paused.contains_key(&account) && self.remembered {
             return Ok(());
         }
         self.paused.insert(account.clone(), now);
@@ -157,10 +162,11 @@ impl Runner {
 }
 
 /// The health that a closed gate means, in the time of day of `at`, which is `moment`.
-fn health(state: State<'_>, at: Timestamp, moment: Instant) -> Health {
+fn health(state: State<'_>, broken: Option<Timestamp>, at: Timestamp, moment: Instant) -> Health {
     let ago = moment.saturating_duration_since(state.since);
     let trouble = Trouble {
-        since: at.minus(ago),
+        // It may have been broken in the last run already.
+        since: broken.filter(|_| state.broken).unwrap_or(at.minus(ago)),
         cause: state.cause.clone(),
         next_probe: at.plus(state.until.saturating_duration_since(moment)),
     };

@@ -25,9 +25,9 @@ impl Runner {
         loop {
             let moment = Instant::now();
             let planning = self.planning().count();
-            // With half of the places free, one question fills them.
+            // With half of the places free, one question fills them. What is being planned is among the answers.
             let unplanned = if self.unplanned && planning <= MAX_PLANNING / 2 {
-                MAX_PLANNING + planning + self.abandoned.messages.len()
+                MAX_PLANNING + self.abandoned.messages.len()
             } else {
                 0
             };
@@ -47,7 +47,10 @@ impl Runner {
             };
             if unplanned > 0 {
                 self.unplanned = ids.len() >= unplanned;
-                ids.into_iter().for_each(|id| self.start_planning(id));
+                for id in ids {
+                    // Who finds no place is asked for again.
+                    self.unplanned |= !self.start_planning(id);
+                }
             }
             for agenda in agendas {
                 self.start_lane(agenda, now, moment);
@@ -170,16 +173,18 @@ impl Runner {
         self.work.insert(task.id(), work);
     }
 
-    fn start_planning(&mut self, id: QueueId) {
-        if self.planning().count() >= MAX_PLANNING
-            || self.planning().any(|other| other == id)
-            || self.abandoned.messages.contains(&id)
-        {
-            return;
+    /// Answers false if there is no place left.
+    fn start_planning(&mut self, id: QueueId) -> bool {
+        if self.planning().any(|other| other == id) || self.abandoned.messages.contains(&id) {
+            return true;
+        }
+        if self.planning().count() >= MAX_PLANNING {
+            return false;
         }
         let (context, planner) = (self.context.clone(), self.planner.clone());
         let task = self.tasks.spawn(async move { plan(&context, planner, id).await });
         self.work.insert(task.id(), Work::Planning(id));
+        true
     }
 
     fn planning(&self) -> impl Iterator<Item = QueueId> {

@@ -64,7 +64,8 @@ impl Graph {
                 second = true;
                 continue;
             }
-            let own_sender = parcel.from.iter().all(|from| from.key() == parcel.mailbox.key());
+            let own_sender =
+                parcel.listed && parcel.from.iter().all(|from| from.key() == parcel.mailbox.key());
             let disposition = answer::disposition(response, own_sender).await;
             return match disposition {
                 // Answered before the whole message had left: nothing can have been taken.
