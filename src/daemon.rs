@@ -4,11 +4,12 @@ use crate::admin::{ControlSocket, Facts, Office, Side, SocketError};
 use crate::clock::Clock;
 use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
+use crate::history::{self, Feed, Keeper, KeeperSettings};
 use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
 use crate::report::Policy;
 use crate::smtp;
-use crate::spool::{Operator, Spool, SpoolError, SpoolSettings, Swept};
+use crate::spool::{Operator, Spool, SpoolError, SpoolSettings, Store, Swept};
 use crate::telemetry::event::{Acted, Action, What};
 use crate::telemetry::{Event, Maillog};
 use crate::upstream::{Graph, Upstream};
@@ -23,6 +24,7 @@ pub struct Daemon {
     spool: Spool,
     listeners: Vec<smtp::Bound>,
     runner: Runner,
+    feed: Feed<Store>,
     logins: Logins,
     capacity: smtp::Capacity,
     hostname: String,
@@ -142,7 +144,13 @@ impl Daemon {
             retention: config.spool.failed_retention,
             clock,
         };
+        let keeper = Keeper::new(KeeperSettings {
+            path: history::database(&config.state_dir),
+            keep: config.history.keep,
+            max_size: config.history.max_size,
+        });
         Ok(Self {
+            feed: Feed::new(spool.store(), keeper, clock),
             control,
             office,
             dead_letters,
@@ -188,9 +196,16 @@ impl Daemon {
             }
         };
         let tidying = self.dead_letters.remove_old_ones(stop.soon.clone());
+        // What the last attempts came to is to be in the history, too.
+        let told = CancellationToken::new();
+        let remembering = self.feed.run(told.clone());
         tracing::info!("ready");
+        let working = async {
+            tokio::join!(accepting, delivering);
+            told.cancel();
+        };
         tokio::select! {
-            _ = async { tokio::join!(accepting, delivering, administering, tidying) } => {}
+            _ = async { tokio::join!(working, administering, tidying, remembering) } => {}
             () = stop.now.cancelled() => {}
         }
         // Every other holder of the spool is gone: their futures were finished or dropped above.
@@ -227,7 +242,6 @@ impl DeadLetters {
                 let acted = Acted {
                     action: Action::Delete,
                     by: by.to_owned(),
-                    recipients: Vec::new(),
                 };
                 vec![Event::new(now, Some(id), What::Acted(acted)).to_json()]
             };
@@ -301,7 +315,8 @@ fn planner(config: &Config) -> Result<Planner, StartError> {
         name: account.name.clone(),
         mailbox: account.mailbox.clone(),
         send_as: account.send_as.clone(),
-    }))
+    })
+    .telling_subjects(config.history.subjects))
 }
 
 fn accounts(config: &Config) -> Vec<Account> {

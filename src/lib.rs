@@ -10,6 +10,7 @@
 //!    sandbox    a Microsoft 365 look-alike
 //! 5  smtp  delivery    strangers to each other: they meet only in the spool
 //! 4  upstream   the ways out: Graph
+//!    history    what became of every message, searchable
 //! 3  spool  oauth  policy  users
 //! 2  config  db  explain  files  http  shutdown  telemetry
 //! 1  clock
@@ -26,6 +27,7 @@ pub mod db;
 pub mod delivery;
 pub mod explain;
 pub mod files;
+pub mod history;
 pub mod http;
 pub mod mail;
 pub mod oauth;

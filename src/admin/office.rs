@@ -291,7 +291,6 @@ impl Office {
         let acted = Acted {
             action,
             by: by.to_owned(),
-            recipients: Vec::new(),
         };
         Change {
             message,

@@ -46,6 +46,8 @@ pub(super) enum Command {
         /// Only the mail of this account [default: all, also those that were paused one by one]
         account: Option<String>,
     },
+    /// Tell what became of a message: when it came, who took it over, why not; the bridge may run or not
+    Trace(Trace),
     /// Who may log in to a listener with a login; a running bridge sees every change by itself
     User {
         /// The users file [default: that of the configuration]
@@ -94,6 +96,25 @@ pub(super) struct PasswordFrom {
     /// Read the password from the first line of standard input instead of asking for it
     #[arg(long)]
     pub(super) password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Trace {
+    /// A queue id or its beginning, an address of a sender or recipient, @domain, a Message-ID, or a client's IP address
+    #[arg(value_name = "ID|ADDRESS|MESSAGE-ID")]
+    pub(super) target: String,
+
+    /// Only messages that arrived since then: "2h", "7d", "2026-11-21", "2026-11-21T08:47:00Z"
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+
+    /// How many messages at most, the newest first
+    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+    pub(super) limit: usize,
+
+    /// For programs: one JSON object in a line for each message
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod sandbox;
 mod status;
 mod surroundings;
 mod table;
+mod trace;
 mod user;
 
 use args::{Cli, Command};
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Queue { command } => queue::queue(cli.config.as_deref(), command),
         Command::Pause { account } => status::pause(cli.config.as_deref(), account, true),
         Command::Resume { account } => status::pause(cli.config.as_deref(), account, false),
+        Command::Trace(args) => trace::trace(cli.config.as_deref(), &args),
         Command::User { file, command } => user::user(cli.config.as_deref(), file, command),
     };
     match done {
@@ -57,6 +59,11 @@ fn say(text: &str) {
 fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     say(&serde_json::to_string_pretty(value).map_err(Failure::internal)?);
     Ok(())
+}
+
+/// Writes to standard error, where it is not taken for an answer.
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A runtime for the commands that wait.

@@ -29,12 +29,25 @@ pub struct Config {
     pub report: Report,
     /// How administrators reach it.
     pub admin: Admin,
+    /// What is remembered of messages.
+    pub history: History,
     /// Who may log in to a listener.
     pub users: Users,
     /// Limits of all listeners together.
     pub limits: Limits,
     /// What is logged and how.
     pub log: Log,
+}
+
+/// What is remembered of messages when they are gone from the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// For how long.
+    pub keep: Duration,
+    /// Octets at most; then the oldest are forgotten.
+    pub max_size: u64,
+    /// Whether their subjects are, too.
+    pub subjects: bool,
 }
 
 /// Who may log in to a listener.

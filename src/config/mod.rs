@@ -19,7 +19,7 @@ mod units;
 
 pub use meaning::{
     Access, Account, Admin, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
-    Endpoint, Endpoints, FailuresTo, Grant, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain,
+    Endpoint, Endpoints, FailuresTo, Grant, History, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain,
     Premises, Provider, Report, SenderPattern, Spool, Tenant, Tls, TlsMode, Transport, Users,
 };
 pub use problem::{LoadError, Place, Problem, Warning};

@@ -5,9 +5,9 @@ use super::field::{Complaint, Field};
 use super::listener::listeners;
 use super::meaning::is_loopback;
 use super::meaning::{
-    Account, Admin, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, Limits, Log,
-    LogFormat, LogLevel, OnUncertain, Pace, Premises, Provider, Report, SenderPattern, Spool, Tenant, Tls,
-    Transport, Users,
+    Account, Admin, ClientId, Cloud, Config, Delivery, Endpoint, Endpoints, FailuresTo, Grant, History,
+    Limits, Log, LogFormat, LogLevel, OnUncertain, Pace, Premises, Provider, Report, SenderPattern, Spool,
+    Tenant, Tls, Transport, Users,
 };
 use super::reader::Section;
 use super::secret;
@@ -24,6 +24,12 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who has sent something wants to hear of its failure before it is gone.
 const SHORTEST_RETENTION: Duration = Duration::from_secs(3600);
+
+/// A history that forgets at once is none.
+const SHORTEST_HISTORY: Duration = Duration::from_secs(3600);
+
+/// An empty one needs a tenth of this.
+const SMALLEST_HISTORY: u64 = 1_000_000;
 
 /// Keys of later versions, for a better message than "unknown".
 pub(super) const LATER: &[&str] = &[
@@ -49,6 +55,7 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
     let spool = spool(root.section("spool"));
     let report = report(root.section("report"));
     let admin = admin(root.section("admin"), state_dir.as_deref());
+    let history = history(root.section("history"));
     let users = users(root.section("users"), state_dir.as_deref());
     let limits = limits(root.section("limits"));
     let log = log(root.section("log"));
@@ -63,6 +70,7 @@ pub(super) fn config(mut root: Section<'_>) -> Option<Config> {
         spool: spool?,
         report: report?,
         admin: admin?,
+        history: history?,
         users: users?,
         limits: limits?,
         log: log?,
@@ -455,6 +463,24 @@ fn report(mut section: Section<'_>) -> Option<Report> {
         failures_to: failures_to?,
         admin: admin?,
         delay_warning: delay_warning?,
+    })
+}
+
+fn history(mut section: Section<'_>) -> Option<History> {
+    let keep = section.defaulted("keep", r#""90d""#, |field| match field.duration()? {
+        keep if keep < SHORTEST_HISTORY => field.refuse("is less than an hour", "write at least \"1h\""),
+        keep => Some(keep),
+    });
+    let max_size = section.defaulted("max_size", r#""1GiB""#, |field| match field.size()? {
+        size if size < SMALLEST_HISTORY => field.refuse("is less than 1 MB", "write at least \"1MB\""),
+        size => Some(size),
+    });
+    let subjects = section.defaulted("subjects", "true", |field| field.boolean());
+    section.finish();
+    Some(History {
+        keep: keep?,
+        max_size: max_size?,
+        subjects: subjects?,
     })
 }
 

@@ -170,6 +170,12 @@ fn every_key_means_something() {
     assert_eq!(account.endpoints.graph.as_str(), "https://graph.microsoft.us");
     assert_eq!(account.endpoints.graph_resource, "https://graph.microsoft.us");
     assert_eq!(config.delivery.on_uncertain, OnUncertain::Hold);
+    let history = config.history;
+    assert_eq!(
+        (history.keep.as_secs(), history.max_size),
+        (30 * 86_400, 100_000_000)
+    );
+    assert!(!history.subjects);
     assert_eq!(
         listener.access,
         Access {

@@ -6,6 +6,7 @@
 mod agenda;
 mod changing;
 mod filter;
+pub mod history;
 mod holding;
 mod listing;
 mod outbox;

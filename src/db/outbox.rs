@@ -2,6 +2,7 @@
 //! it by its id, and it goes only once the history has it for good.
 
 use super::{DbError, QueueReader, QueueWriter};
+use crate::mail::QueueId;
 
 /// Events that wait for the history at most: about 100 MB.
 const MAX_OUTBOX: i64 = if cfg!(test) { 100 } else { 200_000 };
@@ -45,6 +46,30 @@ impl QueueReader {
             .prepare_cached("SELECT id, event FROM outbox ORDER BY id LIMIT ?1")?
             .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?)
+    }
+
+    /// The newest messages whose parts are not decided, so that no event tells of them yet, at most `limit`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn untold(&self, limit: usize) -> Result<Vec<QueueId>, DbError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT id FROM message WHERE planned = 0 ORDER BY id DESC LIMIT ?1")?
+            .query_map([limit], |row| Ok(QueueId::from_bytes(row.get(0)?)))?
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// Asks several questions of the queue as it was at one moment.
+    ///
+    /// # Errors
+    /// SQLite's, and those of the questions.
+    pub fn at_once<T>(&self, questions: impl FnOnce(&Self) -> Result<T, DbError>) -> Result<T, DbError> {
+        let snapshot = self.connection.unchecked_transaction()?;
+        let answers = questions(self);
+        // It only read: nothing is undone by its end.
+        drop(snapshot);
+        answers
     }
 }
 

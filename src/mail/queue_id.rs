@@ -138,6 +138,7 @@ mod tests {
         let early = QueueId::new(Timestamp::from_millis(1_000));
         let late = QueueId::new(Timestamp::from_millis(1_001));
         assert!(early < late);
+        assert_eq!(late.arrived(), Timestamp::from_millis(1_001));
         assert_eq!(early.to_string().len(), 32);
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(QueueId::from_bytes(*late.as_bytes()), late);

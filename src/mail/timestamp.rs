@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
-use time::format_description::well_known::Rfc2822;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 use time::macros::format_description;
+use time::{Date, OffsetDateTime};
 
 /// Milliseconds since 1970-01-01 00:00 UTC, without leap seconds.
 ///
@@ -18,6 +18,8 @@ pub struct Timestamp(i64);
 /// RFC 3339 with always three digits of milliseconds, so that lines of a log stand below each other.
 const MILLISECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 
 impl Timestamp {
     /// From milliseconds since the epoch, the form in which it is stored.
@@ -56,6 +58,18 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// From a day, which begins at 00:00 UTC, or from a moment as RFC 3339 has it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let date = match Date::parse(text, DAY) {
+            Ok(day) => day.midnight().assume_utc(),
+            Err(_) => OffsetDateTime::parse(text, &Rfc3339).ok()?,
+        };
+        i64::try_from(date.unix_timestamp_nanos() / 1_000_000)
+            .ok()
+            .map(Self)
+    }
+
     /// As in a Date or Received field, in UTC (RFC 5322 §3.3).
     #[must_use]
     pub fn rfc5322(self) -> String {
@@ -88,6 +102,14 @@ mod tests {
         );
         let moment = Timestamp::from_millis(1_795_250_820_123);
         assert_eq!(moment.to_string(), "2026-11-21T08:47:00.123Z");
+        for text in ["2026-11-21T08:47:00.123Z", "2026-11-21T09:47:00.123+01:00"] {
+            assert_eq!(Timestamp::parse(text), Some(moment));
+        }
+        let day = Timestamp::parse("2026-11-21").unwrap();
+        assert_eq!(day.to_string(), "2026-11-21T00:00:00.000Z");
+        for nonsense in ["", "yesterday", "2026-13-01", "2026-11-21 08:47"] {
+            assert_eq!(Timestamp::parse(nonsense), None, "{nonsense}");
+        }
         assert_eq!(moment.rfc5322(), "Sat, 21 Nov 2026 08:47:00 +0000");
         assert_eq!(
             moment.plus(Duration::from_secs(1)).since(moment),

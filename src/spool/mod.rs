@@ -66,5 +66,13 @@ pub use open::{Spool, SpoolError, SpoolSettings, Swept};
 pub use operator::{Operator, SpoolRoom};
 pub use store::{Store, StoreError};
 
+use std::path::{Path, PathBuf};
+
 /// Bodies up to this many octets live in the database, larger ones in files: about where the two break even.
 pub const INLINE_LIMIT: usize = 64 * 1024;
+
+/// Where the database of the spool in `directory` is, for those who only read it.
+#[must_use]
+pub fn database(directory: &Path) -> PathBuf {
+    directory.join("queue.db")
+}

@@ -61,7 +61,7 @@ impl SpoolFiles {
     }
 
     pub(super) fn database(&self) -> PathBuf {
-        self.root.join("queue.db")
+        super::database(&self.root)
     }
 
     pub(super) fn corrupt(&self) -> PathBuf {

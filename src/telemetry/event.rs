@@ -143,15 +143,13 @@ pub enum Then {
     DeadLetter,
 }
 
-/// What an administrator did with a message.
+/// What an administrator did with a message, for all its recipients to whom it can be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acted {
     /// What was done.
     pub action: Action,
     /// Who did it, as far as that is known.
     pub by: String,
-    /// The recipients it was done for: position in the envelope, and address. Empty: all that were not relayed.
-    pub recipients: Vec<(usize, String)>,
 }
 
 /// What can be done with a message.

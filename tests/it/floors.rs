@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
         "telemetry",
     ],
     &["oauth", "policy", "report", "spool", "users"],
-    &["upstream"],
+    &["history", "upstream"],
     &["delivery", "smtp"],
     &["admin", "alert", "sandbox"],
     &["daemon"],
