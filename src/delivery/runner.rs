@@ -435,6 +435,7 @@ impl Runner {
                 }
                 self.remember_broken(broken);
                 self.remembered = true;
+                self.gates_moved(None);
             }
             Err(error) => {
                 tracing::error!(%error, "it cannot be read which accounts are paused; nothing is sent yet")
