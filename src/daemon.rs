@@ -9,7 +9,9 @@ use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
 use crate::report::Policy;
 use crate::smtp;
-use crate::spool::{Operator, Spool, SpoolError, SpoolSettings, Store, Swept};
+use crate::spool::{
+    Operator, Recovered, Spool, SpoolError, SpoolSettings, Store, Swept, network_file_system,
+};
 use crate::telemetry::event::{Acted, Action, What};
 use crate::telemetry::{Event, Maillog};
 use crate::upstream::{Graph, Upstream};
@@ -114,6 +116,12 @@ impl Daemon {
             upstreams.insert(account.name.clone(), upstream(account, &client)?);
         }
         let planner = planner(config)?;
+        if let Some(kind) = network_file_system(&config.state_dir) {
+            tracing::error!(
+                kind,
+                "state_dir is on a network file system, where mail is not safe: choose a directory on a local disk"
+            );
+        }
         let settings = SpoolSettings {
             directory: config.state_dir.join("spool"),
             max_size: config.spool.max_size,
@@ -355,15 +363,12 @@ fn report(swept: &Swept) {
         messages,
         removed,
         set_aside,
-        damaged,
+        recovered,
         replaced,
     } = swept;
     tracing::info!(messages, unfinished_removed = removed, "spool open");
-    if let Some(path) = damaged {
-        tracing::error!(
-            moved_to = %path.display(),
-            "the queue's database was damaged and was set aside; mail that it held is not sent until it is recovered"
-        );
+    if let Some(recovered) = recovered {
+        tell_recovered(recovered);
     }
     if *replaced {
         tracing::error!(
@@ -376,4 +381,32 @@ fn report(swept: &Swept) {
             "stored messages without a record were set aside in corrupt/"
         );
     }
+}
+
+/// A person has to look at this, so it says what there is to look at.
+fn tell_recovered(recovered: &Recovered) {
+    let Recovered {
+        moved_to,
+        salvaged,
+        from_files,
+        failed,
+    } = recovered;
+    if let Some(reason) = failed {
+        tracing::error!(
+            moved_to = %moved_to.display(),
+            reason,
+            "the queue's database was damaged and nothing could be recovered of it: the bridge starts with an empty queue. \
+             Keep the file; stop the bridge, remove the cause, put the file back as queue.db, and start it again"
+        );
+        return;
+    }
+    tracing::error!(
+        moved_to = %moved_to.display(),
+        going_on = salvaged.whole,
+        held = salvaged.held + from_files,
+        lost = salvaged.lost.len(),
+        unreadable_pages = salvaged.bad_pages,
+        "the queue's database was damaged: what could be read of it was recovered. Look at the held messages, which may have \
+         been sent already, and release or delete them; the damaged file is kept, the disk should be checked"
+    );
 }

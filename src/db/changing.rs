@@ -4,8 +4,9 @@
 //! already leaving cannot be called back.
 
 use super::DbError;
-use super::reading::{QueueReader, queue_id};
+use super::reading::QueueReader;
 use super::record::Reports;
+use super::rows::queue_id;
 use super::writing::{Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;

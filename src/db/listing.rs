@@ -7,8 +7,9 @@
 use super::DbError;
 use super::LaneCounts;
 use super::filter::{Filter, State};
-use super::reading::{QueueReader, queue_id};
+use super::reading::QueueReader;
 use super::record::Fate;
+use super::rows::queue_id;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter};

@@ -13,6 +13,8 @@ mod outbox;
 mod reading;
 pub mod record;
 mod reporting;
+mod rows;
+mod salvage;
 mod schema;
 mod turns;
 mod writing;
@@ -23,6 +25,8 @@ pub use filter::{Filter, NoSuchState, Pattern, State};
 pub use holding::Broken;
 pub use listing::{Entry, Found, Overview, PartState, RecipientState, SHOWN, Search};
 pub use reading::{Parts, QueueReader};
+pub(crate) use salvage::log_lost_commits;
+pub use salvage::{Remains, Salvaged};
 pub use schema::OpenError;
 pub use turns::{InTurn, Turns};
 pub use writing::{Ending, QueueWriter};
@@ -58,6 +62,14 @@ impl DbError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// True if the file is damaged: the next start can recover what is left of it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::Sqlite(error)
+            if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
     }
 
     /// True if SQLite may have rolled back more than the statement that failed: a full disk, an I/O error, no

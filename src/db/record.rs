@@ -44,6 +44,47 @@ pub struct Message {
     pub report: bool,
 }
 
+impl Message {
+    /// A checksum of everything that is known of the message but its body. It is kept beside the record, so that damage
+    /// never sends a message to somebody else, or leaves somebody out.
+    #[must_use]
+    pub fn seal(&self) -> u32 {
+        use std::fmt::Write;
+        let Self {
+            id,
+            arrived,
+            envelope,
+            origin,
+            size,
+            checksum,
+            report,
+        } = self;
+        let mut text = format!(
+            "{id} {} {size} {checksum} {report}\n{}\n{}\n{} {} {}\n{}\n{:?}\n{} {:?} {} {:?}\n{:?}\n",
+            arrived.millis(),
+            origin.client,
+            origin.greeting,
+            origin.esmtp,
+            origin.tls,
+            origin.listener,
+            envelope.reverse_path(),
+            origin.user,
+            envelope.body_type() == crate::mail::BodyType::EightBitMime,
+            envelope.ret().map(|ret| ret as u8),
+            envelope.smtputf8(),
+            envelope.envelope_id().map(crate::mail::EnvelopeId::as_str),
+            envelope.recipients().len(),
+        );
+        for recipient in envelope.recipients() {
+            let notify = recipient.notify.map(crate::mail::Notify::bits);
+            let original = recipient.original.as_ref().map(ToString::to_string);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{}\n{notify:?}\n{original:?}", recipient.address);
+        }
+        crc32fast::hash(text.as_bytes())
+    }
+}
+
 /// Where the body of a message is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {

@@ -9,6 +9,12 @@ pub enum OpenError {
     /// SQLite cannot read the file: it is damaged, or no database at all.
     #[error("queue.db is damaged: {0}")]
     Damaged(rusqlite::Error),
+    /// SQLite can read the file, but its parts do not fit together.
+    #[error("queue.db is damaged: {0}")]
+    Inconsistent(String),
+    /// Transactions at the end of its write-ahead log cannot be reached, because something before them is damaged.
+    #[error("queue.db-wal is damaged")]
+    LogBroken,
     /// The file cannot be opened, created or migrated: permissions, a full disk, another program holds it.
     #[error("{0}")]
     Unusable(DbError),
@@ -39,12 +45,36 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// True if the files are to be set aside and what can be read of them is to be recovered.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Inconsistent(_) | Self::LogBroken)
+    }
+}
+
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode as Code;
+        // A disk that cannot read what is there (SQLITE_IOERR_READ, _SHORT_READ, _CORRUPTFS) has damaged it.
+        const UNREADABLE: [i32; 3] = [266, 522, 8458];
+        let extended = error.sqlite_error().map_or(0, |error| error.extended_code);
         match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error),
-            _ => Self::Unusable(DbError::Sqlite(error)),
+            _ if UNREADABLE.contains(&extended) => Self::Damaged(error),
+            Some(
+                Code::PermissionDenied
+                | Code::DatabaseBusy
+                | Code::DatabaseLocked
+                | Code::OutOfMemory
+                | Code::ReadOnly
+                | Code::SystemIoFailure
+                | Code::DiskFull
+                | Code::CannotOpen
+                | Code::FileLockingProtocolFailed
+                | Code::NoLargeFileSupport,
+            ) => Self::Unusable(DbError::Sqlite(error)),
+            // Whatever else SQLite may dislike about our own statements: the tables are not what they were.
+            _ => Self::Damaged(error),
         }
     }
 }
@@ -165,6 +195,8 @@ const VERSION_3: &str = "
 
     ALTER TABLE message ADD COLUMN report INTEGER NOT NULL DEFAULT 0;      -- 1: a report of ours
     ALTER TABLE message ADD COLUMN message_id TEXT;                        -- of its header, once planned
+    ALTER TABLE message ADD COLUMN sealed INTEGER;                         -- CRC-32 of the envelope, NULL: not known
+    ALTER TABLE message ADD COLUMN recovered INTEGER NOT NULL DEFAULT 0;   -- 1: in doubt after damage, its parts are held
     ALTER TABLE message ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;  -- 1: its sender knows that it is late
     ALTER TABLE part ADD COLUMN held_since INTEGER;                        -- while it waits for a person; noted now and then
     ALTER TABLE part ADD COLUMN hold_told INTEGER NOT NULL DEFAULT 0;      -- 1: somebody knows that it waits for too long
@@ -268,11 +300,16 @@ pub(super) fn check_version(found: u32) -> Result<(), OpenError> {
         std::cmp::Ordering::Greater => Err(OpenError::Newer { found, known }),
     }
 }
+/// No newer version of this program is so much newer: the number is damaged.
+const IMPLAUSIBLE: u32 = 1000;
 
 /// Brings the schema up to date. Forward only, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let found = version(connection)?;
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known + IMPLAUSIBLE {
+        return Err(OpenError::Inconsistent(format!("schema version {found}")));
+    }
     if found > known {
         return Err(OpenError::Newer { found, known });
     }

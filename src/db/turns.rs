@@ -7,7 +7,7 @@
 
 use super::DbError;
 use super::Lane;
-use super::reading::{self, Parts, QueueReader};
+use super::reading::{Parts, QueueReader};
 use super::record::{PartId, Turn};
 use crate::mail::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -180,7 +180,7 @@ impl Search<'_> {
             self.now.millis()
         ])?;
         while let Some(row) = rows.next()? {
-            let id = reading::part_id(row)?;
+            let id = super::rows::part_id(row)?;
             if !self.is_taken(id) {
                 return Ok(Some(id));
             }
@@ -201,7 +201,7 @@ impl Search<'_> {
         let barred = serde_json::json!(barred).to_string();
         let mut rows = statement.query(params![account, mailbox, self.now.millis(), barred])?;
         while let Some(row) = rows.next()? {
-            let id = reading::part_id(row)?;
+            let id = super::rows::part_id(row)?;
             if !self.is_taken(id) {
                 return Ok(Some(id));
             }

@@ -172,8 +172,9 @@ impl QueueWriter {
         self.connection
             .prepare_cached(
                 "INSERT INTO message (id, arrived, size, checksum, in_file, reverse_path, body_type,
-                                      client, greeting, esmtp, listener, tls, auth_user, smtputf8, envid, ret, report)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                                      client, greeting, esmtp, listener, tls, auth_user, smtputf8, envid, ret, report,
+                                      sealed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
             )?
             .execute(params![
                 id,
@@ -193,6 +194,7 @@ impl QueueWriter {
                 envelope.envelope_id().map(EnvelopeId::as_str),
                 envelope.ret().map(|ret| ret as u8),
                 message.report,
+                message.seal(),
             ])?;
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO recipient (message, number, address, notify, orcpt) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -228,16 +230,21 @@ impl QueueWriter {
     /// SQLite's.
     pub fn plan(&mut self, message: QueueId, plan: &Plan) -> Result<(), DbError> {
         let id = &message.as_bytes()[..];
-        let planned = self
+        let recovered: Option<bool> = self
             .connection
-            .prepare_cached("UPDATE message SET planned = 1, message_id = ?2 WHERE id = ?1 AND planned = 0")?
-            .execute(params![id, plan.message_id])?;
-        if planned == 0 {
-            return Ok(());
-        }
+            .prepare_cached(
+                "UPDATE message SET planned = 1, message_id = ?2 WHERE id = ?1 AND planned = 0 RETURNING recovered",
+            )?
+            .query_row(params![id, plan.message_id], |row| row.get(0))
+            .optional()?;
+        let state = match recovered {
+            None => return Ok(()),
+            Some(true) => PartState::Held,
+            Some(false) => PartState::Waiting,
+        };
         let mut part = self.connection.prepare_cached(
-            "INSERT INTO part (message, number, account, mailbox, changes, due, device, sender)
-             SELECT id, ?2, ?3, ?4, ?5, ?6, coalesce(auth_user, client), coalesce(reverse_path, '')
+            "INSERT INTO part (message, number, account, mailbox, changes, due, state, device, sender)
+             SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(auth_user, client), coalesce(reverse_path, '')
              FROM message WHERE id = ?1",
         )?;
         let mut recipient = self
@@ -251,7 +258,8 @@ impl QueueWriter {
                 planned.account,
                 mailbox,
                 planned.changes,
-                plan.due.millis()
+                plan.due.millis(),
+                state as u8
             ])?;
             for position in &planned.recipients {
                 recipient.execute(params![id, position, number])?;

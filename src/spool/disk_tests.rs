@@ -18,7 +18,7 @@ const SMALL: usize = 300;
 const LARGE: usize = INLINE_LIMIT + 1000;
 
 /// In memory where that can be had: what SQLite syncs here is not what is tested.
-fn quick_directory() -> TempDir {
+pub(super) fn quick_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap())
 }
 

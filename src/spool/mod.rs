@@ -39,6 +39,10 @@ mod intake;
 mod memory_disk;
 mod open;
 mod operator;
+mod place;
+mod recover;
+#[cfg(test)]
+mod recover_tests;
 mod reserve;
 mod spool_files;
 mod store;
@@ -54,7 +58,8 @@ pub use crate::db::record::{
 };
 pub use crate::db::{
     Agenda, Broken, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts,
-    NoSuchState, Order, Overview, PartState, Parts, Pattern, RecipientState, Search, Slots, State, Turns,
+    NoSuchState, Order, Overview, PartState, Parts, Pattern, RecipientState, Salvaged, Search, Slots, State,
+    Turns,
 };
 pub use backup::BackedUp;
 pub use body::{Body, BodyError, Pieces};
@@ -64,6 +69,8 @@ pub use inspector::{Details, InspectError, Inspector, Page};
 pub use intake::{AcceptError, Draft, Intake, Room};
 pub use open::{Spool, SpoolError, SpoolSettings, Swept};
 pub use operator::{Operator, SpoolRoom};
+pub use place::network_file_system;
+pub use recover::Recovered;
 pub use store::{Store, StoreError};
 
 use std::path::{Path, PathBuf};

@@ -4,12 +4,13 @@ use super::disk::{Disk, RealDisk};
 use super::inspector::Inspector;
 use super::intake::{Intake, MEMORY_UNITS, Shared};
 use super::operator::Operator;
+use super::recover::{self, Recovered};
 use super::reserve::{self, Reserve};
 use super::spool_files::{RESERVE, SpoolFiles};
 use super::store::Store;
 use super::{sweep, writer};
 use crate::clock::Clock;
-use crate::db::{OpenError, QueueReader, QueueWriter};
+use crate::db::{OpenError, QueueReader, QueueWriter, log_lost_commits};
 use crate::mail::QueueId;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -49,8 +50,8 @@ pub struct Swept {
     pub removed: usize,
     /// Files set aside in `corrupt/`, because the database could not vouch for them.
     pub set_aside: usize,
-    /// Where a damaged database was moved to, if that happened.
-    pub damaged: Option<PathBuf>,
+    /// What was done about a damaged database, if it was.
+    pub recovered: Option<Recovered>,
     /// The database is another one than this spool had before: it was removed or replaced, with the mail in it.
     pub replaced: bool,
 }
@@ -116,16 +117,20 @@ impl Spool {
             directory: directory.clone(),
             error,
         };
+        recover::resume(&files).map_err(io_error)?;
         let opened = match Opened::open(&files, known, clock) {
-            Err(OpenError::Damaged(error)) => {
-                tracing::error!(%error, "queue.db is damaged and is set aside; the bridge starts with an empty queue");
-                let aside = set_database_aside(&files).map_err(io_error)?;
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, "the queue is damaged; what can be read of it is being recovered");
+                let fresh = *QueueId::new(clock.now()).as_bytes();
+                let recovered = recover::recover(&files, fresh).map_err(io_error)?;
                 let mut opened = Opened::open(&files, known, clock).map_err(db_error)?;
-                opened.swept.damaged = Some(aside);
+                opened.swept.recovered = Some(recovered);
+                opened.swept.replaced = false;
                 opened
             }
             opened => opened.map_err(db_error)?,
         };
+        files.acquit_database().map_err(io_error)?;
         let Opened {
             db,
             reader,
@@ -231,16 +236,37 @@ struct Opened {
     bytes: u64,
 }
 
+/// Octets of a database at least: one page.
+const SHORTEST: u64 = 4096;
+
+/// Octets of a database that is small enough to be looked through at every start.
+const SMALL: u64 = 32 * 1024 * 1024;
+
 impl Opened {
     /// Damage anywhere in what a start has to read is found here, and is [`OpenError::Damaged`].
     fn open(files: &SpoolFiles, known: Option<[u8; 16]>, clock: Clock) -> Result<Self, OpenError> {
         let path = files.database();
-        if !path.exists() {
-            // Left over from a database that was moved away; a new one must not be built from them.
-            set_side_files_aside(files).map_err(OpenError::Files)?;
+        let log = files.beside("queue.db-wal");
+        if !path.exists() && log.exists() {
+            // Left over from a database that was moved away; SQLite must not build a new one from it, but we can.
+            return Err(OpenError::Inconsistent(
+                "there is a queue.db-wal without its queue.db".to_owned(),
+            ));
+        }
+        let shorter = |metadata: std::fs::Metadata| metadata.len() < SHORTEST;
+        if known.is_some() && path.metadata().is_ok_and(shorter) {
+            // SQLite would take it for a new database, and throw its log away.
+            return Err(OpenError::Inconsistent("it has no content".to_owned()));
+        }
+        if log_lost_commits(&log).map_err(OpenError::Files)? {
+            return Err(OpenError::LogBroken);
         }
         let db = QueueWriter::open(&path, *QueueId::new(clock.now()).as_bytes())?;
         let reader = QueueReader::open(&path)?;
+        let small = path.metadata().is_ok_and(|metadata| metadata.len() <= SMALL);
+        if small || files.database_is_suspected() {
+            reader.check()?;
+        }
         // Only the database that this spool had before knows which bodies are owed.
         let vouches = known == Some(db.spool_id());
         let (bytes, messages) = reader.totals()?;
@@ -254,24 +280,4 @@ impl Opened {
             bytes,
         })
     }
-}
-
-/// Moves the database to `corrupt/`, then what belongs to it. After a kill in between, the rest is moved at the next
-/// start.
-fn set_database_aside(files: &SpoolFiles) -> io::Result<PathBuf> {
-    let aside = files.set_aside(&files.database())?;
-    set_side_files_aside(files)?;
-    Ok(aside)
-}
-
-fn set_side_files_aside(files: &SpoolFiles) -> io::Result<()> {
-    for suffix in ["-wal", "-shm"] {
-        let mut side = files.database().into_os_string();
-        side.push(suffix);
-        let side = PathBuf::from(side);
-        if side.exists() {
-            files.set_aside(&side)?;
-        }
-    }
-    Ok(())
 }

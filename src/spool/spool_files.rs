@@ -209,6 +209,75 @@ impl SpoolFiles {
         Ok(target)
     }
 
+    /// A file beside queue.db.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Moves queue.db and its write-ahead log to `corrupt/`, under names that belong together; what of them is there.
+    /// Answers where the first of them is now.
+    pub(super) fn set_database_aside(&self) -> io::Result<PathBuf> {
+        let names = |number: u32, suffix: &str| match number {
+            0 => self.corrupt().join(format!("queue.db{suffix}")),
+            _ => self.corrupt().join(format!("queue.db.{number}{suffix}")),
+        };
+        let log = self.root.join("queue.db-wal").exists();
+        let free = |n: &u32| !(names(*n, "").exists() || log && names(*n, "-wal").exists());
+        let number = (0..u32::MAX).find(free).unwrap_or(0);
+        // The log first: after a kill in between, the database finds the same number.
+        for suffix in ["-wal", ""] {
+            let from = self.root.join(format!("queue.db{suffix}"));
+            if from.exists() {
+                self.disk.rename(&from, &names(number, suffix))?;
+            }
+        }
+        // An index of the log, worth nothing without it.
+        self.remove(&self.root.join("queue.db-shm"))?;
+        self.disk.sync_directory(&self.corrupt())?;
+        self.disk.sync_directory(&self.root)?;
+        Ok(names(number, ""))
+    }
+
+    /// Gives a closed database another name.
+    pub(super) fn rename_database(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(&self.root.join(from), &self.root.join(to))?;
+        self.disk.sync_directory(&self.root)
+    }
+
+    /// Removes a database that is not needed, if it is there.
+    pub(super) fn remove_database(&self, name: &str) -> io::Result<()> {
+        for suffix in ["-wal", "-shm", ""] {
+            self.remove(&self.root.join(format!("{name}{suffix}")))?;
+        }
+        Ok(())
+    }
+
+    /// Writes to `corrupt/` what is left of a message.
+    pub(super) fn keep_remains(&self, id: QueueId, text: &[u8]) -> io::Result<()> {
+        let path = self.corrupt().join(format!("{id}.eml"));
+        self.remove(&path)?;
+        self.write_synced(&path, text)
+    }
+
+    /// Remembers that queue.db seems to be damaged: the next start looks closely.
+    pub(super) fn suspect_database(&self) {
+        if !self.database_is_suspected()
+            && let Err(error) = self.write_synced(&self.root.join("suspect"), b"")
+        {
+            tracing::warn!(%error, "that queue.db is damaged could not be noted");
+        }
+    }
+
+    /// Whether [`SpoolFiles::suspect_database`] was called before this start.
+    pub(super) fn database_is_suspected(&self) -> bool {
+        self.exists(&self.root.join("suspect"))
+    }
+
+    /// The database is good, or is another one now.
+    pub(super) fn acquit_database(&self) -> io::Result<()> {
+        self.remove(&self.root.join("suspect"))
+    }
+
     /// Makes the reserve if there is none.
     pub(super) fn fill_reserve(&self) -> io::Result<()> {
         let path = self.root.join("reserve");

@@ -335,6 +335,11 @@ impl Store {
             question(&reader.lock().unwrap_or_else(PoisonError::into_inner))
         });
         match answer.await {
+            Ok(Err(error)) if error.is_damage() => {
+                self.files.suspect_database();
+                tracing::error!(%error, "queue.db is damaged: restart the bridge, it will recover what can be read");
+                Err(StoreError::Db(Arc::new(error)))
+            }
             Ok(answer) => answer.map_err(|error| StoreError::Db(Arc::new(error))),
             Err(_) => Err(StoreError::Closing),
         }

@@ -239,17 +239,13 @@ async fn a_damaged_database_is_set_aside_and_the_spool_opens() {
     .unwrap();
     let _ = std::fs::remove_file(dir.path().join("queue.db-wal"));
     let spool = open(dir.path());
-    let damaged = spool.swept().damaged.clone().unwrap();
+    let recovered = spool.swept().recovered.clone().unwrap();
     assert!(
-        std::fs::read_to_string(damaged)
+        std::fs::read_to_string(&recovered.moved_to)
             .unwrap()
             .starts_with("this is no database")
     );
-    assert_eq!(
-        spool.swept().set_aside,
-        2,
-        "the body and its envelope wait in corrupt/"
-    );
+    assert_eq!((recovered.from_files, spool.swept().set_aside), (1, 0));
     accept(&spool, &text(10), 1).await;
 }
 
@@ -467,7 +463,7 @@ async fn damage_in_the_middle_of_the_database_does_not_stop_the_start() {
     bytes[3 * 4096..].fill(0x5a);
     std::fs::write(&path, &bytes).unwrap();
     let spool = open(dir.path());
-    assert!(spool.swept().damaged.is_some());
+    assert!(spool.swept().recovered.is_some());
     accept(&spool, &text(10), 1).await;
 }
 

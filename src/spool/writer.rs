@@ -186,6 +186,10 @@ impl Writer {
                         "the disk is full: the reserve of the spool was given up; free some space"
                     );
                 }
+                if error.is_damage() {
+                    self.files.suspect_database();
+                    tracing::error!(%error, "queue.db is damaged: restart the bridge, it will recover what can be read");
+                }
                 let error = Arc::new(error);
                 tracing::error!(%error, "the queue could not be written; clients are told to try again later");
                 self.state = State::Broken {

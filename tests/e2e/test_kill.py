@@ -74,7 +74,7 @@ class Kill(unittest.TestCase):
         self.sent, self.promised = {}, set()
         self.bridge = None
         self.moments = {"before 250": 0, "between 250 and release": 0, "after release": 0}
-        self.delivered = self.duplicates = 0
+        self.delivered = self.duplicates = self.killed_early = 0
 
     def test_kill(self):
         """All promises are kept."""
@@ -90,7 +90,7 @@ class Kill(unittest.TestCase):
             self.spool_is_empty()
         finally:
             self.bridge.kill()
-        print(f"{ROUNDS} kills; messages begun {sum(self.moments.values())}, promised {len(self.promised)}, copies delivered "
+        print(f"{ROUNDS} kills, and {self.killed_early} before it was ready; messages begun {sum(self.moments.values())}, promised {len(self.promised)}, copies delivered "
               f"{self.delivered}, of these duplicates {self.duplicates}, all explained; their moments: "
               + ", ".join(f"{count} {moment}" for moment, count in self.moments.items()), flush=True)
 
@@ -129,7 +129,16 @@ class Kill(unittest.TestCase):
             self.assertEqual(sender.refused, [])
             self.promised.update(sender.promised)
         self.count_moments([name for sender in senders for name in sender.started], self.bridge.log())
+        while dice.random() < 0.3:
+            self.kill_before_ready()
         self.bridge = Bridge(self.world.config)
+
+    def kill_before_ready(self):
+        """One more kill, while the bridge opens its spool, sweeps it, and settles what was cut off."""
+        starting = Bridge(self.world.config, wait=False)
+        time.sleep(10 ** self.dice.uniform(-3, -0.7))
+        starting.kill()
+        self.killed_early += " ready" not in starting.log()
 
     def count_moments(self, names, log):
         """At which moment of its life each message saw the bridge die."""
