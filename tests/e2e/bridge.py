@@ -37,10 +37,11 @@ def wait_for(what, look, deadline=DEADLINE, evidence=lambda: ""):
 class Process:
     """A running program, its standard error in a file that grows with every start."""
 
-    def __init__(self, arguments, log):
+    def __init__(self, arguments, log, more_environment=None):
         self.log_file = pathlib.Path(log)
         self.start = self.log_file.stat().st_size if self.log_file.exists() else 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SMTP_OAUTH_BRIDGE")}
+        environment.update(more_environment or {})
         with open(self.log_file, "ab") as stderr:
             self.child = subprocess.Popen(
                 [str(BINARY), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -195,8 +196,8 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Bridge(Process):
     """The daemon. `port` is where it takes SMTP."""
 
-    def __init__(self, config, wait=True):
-        super().__init__(["--config", config, "run"], pathlib.Path(config).with_suffix(".log"))
+    def __init__(self, config, wait=True, more_environment=None):
+        super().__init__(["--config", config, "run"], pathlib.Path(config).with_suffix(".log"), more_environment)
         if wait:
             self.wait_log(r" ready\b")
             line = self.wait_log(r" listening .*address=[\[\d]")
