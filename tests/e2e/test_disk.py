@@ -115,7 +115,7 @@ class Faults(Disk):
         self.addCleanup(bridge.kill)
         return bridge
 
-    def fail(self, steps=None, number=0, part=""):
+    def set_fault(self, steps=None, number=0, part=""):
         """What fails from now on; nothing without an argument."""
         new = self.control.with_suffix(".new")
         new.write_text(f"{steps} {number} {part}\n" if steps else "")
@@ -134,14 +134,14 @@ class Faults(Disk):
                 what, before = f"{steps} {number} {part}, kill: {kill}", self.failed()
                 # So that nothing but this mail is written: a later commit would hide what a failed one has left.
                 wait_for("all to be planned", lambda: self.rows("planned = 0") == 0)
-                self.fail(steps, number, part)
+                self.set_fault(steps, number, part)
                 for size in sizes:
                     self.offer(bridge.port, size)
                 if len(sizes) > 1 and steps != "u" and part != "queue.db":
                     self.assertGreater(self.failed(), before, what)
                 if kill:
                     bridge.kill()
-                self.fail()
+                self.set_fault()
                 if kill:
                     bridge = self.start()
                     self.assertEqual(self.rows(), len(self.taken), f"taken and not there, or refused and there: {what}")
@@ -159,9 +159,9 @@ class Faults(Disk):
         bridge = self.start()
         self.world.sandbox.faults_end()
         for n in range(6):
-            self.fail("ws"[n % 2], errno.EIO, "queue.db-wal")
+            self.set_fault("ws"[n % 2], errno.EIO, "queue.db-wal")
             self.offer(bridge.port, 300)
-            self.fail()
+            self.set_fault()
             wait_for("mail to be taken again", lambda: self.offer(bridge.port, 300))
             self.offer(bridge.port, 100_000)
         self.everything_arrives(bridge)
