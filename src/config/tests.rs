@@ -1,4 +1,5 @@
-//! The configuration as administrators meet it: sample files, variables, secrets, and the example.
+//! The configuration as administrators meet it: sample files, variables, secrets, and the example. One file,
+//! long because every sample of every section goes through the same few helpers.
 
 use super::*;
 use std::fs;
