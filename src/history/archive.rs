@@ -1,6 +1,6 @@
 //! Reads history and queue together: the newest has not reached the history yet, and only the queue knows what is next.
 
-use super::entry::{accepted, events, key, without_brackets};
+use super::entry::{events, key, without_brackets};
 use super::story::Story;
 use crate::db::history::record::Wanted;
 use crate::db::history::{HistoryError, HistoryReader};
@@ -129,14 +129,14 @@ impl Archive {
                 Some(history) => history.past(*id)?,
                 None => None,
             };
-            let known = past.as_ref().and_then(accepted);
             let told = past.as_ref().map(events).unwrap_or_default();
             let newer = newest.events.remove(id).unwrap_or_default();
             let standing = newest.standings.remove(id);
-            let mut story = Story::new(*id, known, told.into_iter().chain(newer), standing);
+            let mut story = Story::new(*id, told.into_iter().chain(newer), standing);
             if story.accepted.is_none() && story.events.is_empty() {
-                let unplanned = newest.unplanned.remove(id);
-                story = Story::new(*id, unplanned, [], story.standing);
+                if let Some(unplanned) = newest.unplanned.remove(id) {
+                    story = Story::untold(*id, unplanned, story.standing);
+                }
             }
             stories.push(story);
         }

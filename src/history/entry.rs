@@ -1,6 +1,6 @@
 //! What an event changes in the history, and how a message is made of what the history has kept. Pure.
 
-use crate::db::history::record::{Arrival, Change, Entry, Named, Outcome, Past, PastFate, Whom};
+use crate::db::history::record::{Arrival, Change, Entry, Named, Outcome, Past, PastEvent, PastFate, Whom};
 use crate::mail::Address;
 use crate::telemetry::Event;
 use crate::telemetry::event::{self, Accepted, Acted, Action, Attempted, What};
@@ -23,7 +23,7 @@ pub(super) fn entry(event: &Event) -> Entry {
 }
 
 /// The acceptance of a message that is in the history, if that is known.
-pub(super) fn accepted(past: &Past) -> Option<Accepted> {
+fn accepted(past: &Past) -> Option<Accepted> {
     let arrival = past.arrival.clone()?;
     let to = past.recipients.iter().map(|recipient| recipient.address.clone());
     Some(Accepted {
@@ -52,7 +52,17 @@ pub(super) fn events(past: &Past) -> Vec<Event> {
             .find(|recipient| recipient.number == number);
         known.map_or_else(String::new, |recipient| recipient.address.clone())
     };
-    let read = |(_, detail): &(_, String)| {
+    let arrival = accepted(past);
+    let read = |PastEvent { id, at, detail }: &PastEvent| {
+        let Some(detail) = detail else {
+            let what = What::Accepted(arrival.clone()?);
+            return Some(Event {
+                id: *id,
+                at: *at,
+                message: Some(past.id),
+                what,
+            });
+        };
         let mut event = Event::from_json(detail).ok()?;
         if let What::Attempted(Attempted { recipients, .. }) = &mut event.what {
             for (number, text) in recipients {

@@ -58,8 +58,7 @@ pub(super) fn fate(fate: PastFate) -> &'static str {
 
 fn event(event: &Event) -> Value {
     let mut value = match &event.what {
-        // It is not among the events of a story.
-        What::Accepted(_) => json!({}),
+        What::Accepted(_) => json!({ "event": "accepted again" }),
         What::Attempted(attempted) => self::attempted(attempted),
         What::Acted(Acted { action, by }) => json!({ "event": "acted", "action": action, "by": by }),
         What::Reported(Reported {

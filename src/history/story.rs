@@ -7,7 +7,7 @@ use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::telemetry::Event;
 use crate::telemetry::event::{Accepted, What};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// The life of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Story {
     pub id: QueueId,
     /// How it arrived; none if that is not known.
     pub accepted: Option<Accepted>,
-    /// What happened then, in order.
+    /// What happened then, in order; among it that it was accepted again, from a file.
     pub events: Vec<Event>,
     /// What became of each recipient, in the envelope's order.
     pub recipients: Vec<RecipientStory>,
@@ -44,32 +44,38 @@ pub struct RecipientStory {
 }
 
 impl Story {
-    /// From what is known. Of an event that is there twice only the first counts.
+    /// From what was told, in order. Of an event that is there twice only the first counts.
     #[must_use]
-    pub fn new(
-        id: QueueId,
-        accepted: Option<Accepted>,
-        told: impl IntoIterator<Item = Event>,
-        standing: Option<Entry>,
-    ) -> Self {
-        let mut story = Self {
-            id,
-            accepted,
-            events: Vec::new(),
-            recipients: Vec::new(),
-            standing,
-        };
+    pub fn new(id: QueueId, told: impl IntoIterator<Item = Event>, standing: Option<Entry>) -> Self {
+        let (mut seen, mut first, mut events) = (HashSet::new(), None, Vec::new());
         for event in told {
+            if !seen.insert(event.id) {
+                continue;
+            }
             match event.what {
-                What::Accepted(accepted) => {
-                    story.accepted.get_or_insert(accepted);
-                }
-                _ if story.events.iter().any(|known| known.id == event.id) => {}
-                _ => story.events.push(event),
+                What::Accepted(accepted) if first.is_none() && events.is_empty() => first = Some(accepted),
+                _ => events.push(event),
             }
         }
-        story.recipients = recipients(story.accepted.as_ref(), &story.events);
-        story
+        Self {
+            id,
+            recipients: recipients(first.as_ref(), &events),
+            accepted: first,
+            events,
+            standing,
+        }
+    }
+
+    /// From a message that nothing was told of yet.
+    #[must_use]
+    pub fn untold(id: QueueId, accepted: Accepted, standing: Option<Entry>) -> Self {
+        Self {
+            id,
+            recipients: recipients(Some(&accepted), &[]),
+            accepted: Some(accepted),
+            events: Vec::new(),
+            standing,
+        }
     }
 
     /// When it arrived, as far as that is known.
@@ -127,7 +133,19 @@ fn recipients(accepted: Option<&Accepted>, events: &[Event]) -> Vec<RecipientSto
                     });
                 }
             }
-            What::Accepted(_) | What::Reported(_) | What::Alerted(_) => {}
+            What::Accepted(again) => {
+                for (number, address) in again.to.iter().enumerate() {
+                    let at = known.get(&number).and_then(|recipient| recipient.at);
+                    known.insert(
+                        number,
+                        RecipientStory {
+                            at,
+                            ..unknown(number, address)
+                        },
+                    );
+                }
+            }
+            What::Reported(_) | What::Alerted(_) => {}
         }
     }
     known.into_values().collect()

@@ -3,6 +3,8 @@
 use super::story::{RecipientStory, Story};
 use crate::db::history::record::PastFate;
 use crate::db::{PartState, State};
+use crate::mail::QueueId;
+use crate::mail::Timestamp;
 use crate::telemetry::event::{
     Accepted, Acted, Action, Attempted, Outcome, PartPlanned, Reported, Then, What,
 };
@@ -55,8 +57,9 @@ fn tell(lines: &mut Lines, story: &Story) -> fmt::Result {
     }
     for event in &story.events {
         match &event.what {
-            What::Accepted(_) | What::Alerted(_) => {}
-            What::Attempted(known) => attempted(lines, event.at, known)?,
+            What::Alerted(_) => {}
+            What::Accepted(_) => lines.at(event.at, "taken into the queue again, from a file")?,
+            What::Attempted(known) => attempted(lines, story.id, event.at, known)?,
             What::Acted(Acted { action, by }) => {
                 lines.at(event.at, format_args!("{} by {by}", done(*action)))?
             }
@@ -111,7 +114,7 @@ fn addresses<'a>(accepted: &'a Accepted, recipients: &[usize]) -> Vec<&'a str> {
         .collect()
 }
 
-fn attempted(lines: &mut Lines, at: impl fmt::Display, attempted: &Attempted) -> fmt::Result {
+fn attempted(lines: &mut Lines, id: QueueId, at: Timestamp, attempted: &Attempted) -> fmt::Result {
     let to = Named(attempted.recipients.iter().map(|(_, to)| to.as_str()).collect());
     let Attempted {
         account,
@@ -161,8 +164,12 @@ fn attempted(lines: &mut Lines, at: impl fmt::Display, attempted: &Attempted) ->
         Then::AccountWell => lines.more(format_args!(
             "tried again by itself as soon as account {account} is well"
         )),
-        Then::Person => lines.more("waits for a person: put the cause right, then release it"),
-        Then::DeadLetter => lines.more("kept as a dead letter: it can be sent again when the cause is gone"),
+        Then::Person => lines.more(format_args!(
+            "waits for a person: put the cause right, then `smtp-oauth-bridge queue release {id}`"
+        )),
+        Then::DeadLetter => lines.more(format_args!(
+            "kept as a dead letter: when the cause is gone, `smtp-oauth-bridge queue retry {id}` sends it again"
+        )),
     }
 }
 

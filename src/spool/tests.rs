@@ -349,36 +349,6 @@ async fn a_plan_is_written_once() {
 }
 
 #[tokio::test]
-async fn what_happens_is_in_the_outbox_until_it_is_forgotten() {
-    let dir = TempDir::new().unwrap();
-    let spool = open(dir.path());
-    let id = accept(&spool, &text(10), 1).await.id;
-    let part = plan(&spool, id, 1).await;
-    plan(&spool, id, 1).await;
-    spool
-        .store()
-        .settle(settlement(part, Next::Ended, &[Fate::Relayed]))
-        .await
-        .unwrap();
-    spool.store().news().await;
-    let told =
-        |outbox: &[(i64, String)]| -> Vec<String> { outbox.iter().map(|(_, text)| text.clone()).collect() };
-    let outbox = spool.store().outbox(10).await.unwrap();
-    assert_eq!(
-        told(&outbox),
-        ["planned", "settled"],
-        "a plan that is not written tells nothing"
-    );
-    assert_eq!(told(&spool.store().outbox(1).await.unwrap()), ["planned"]);
-    spool.store().forget(outbox[0].0).await.unwrap();
-    spool.close();
-    assert_eq!(
-        told(&open(dir.path()).store().outbox(10).await.unwrap()),
-        ["settled"]
-    );
-}
-
-#[tokio::test]
 async fn a_full_spool_says_so_and_has_room_again_after_a_release() {
     let dir = TempDir::new().unwrap();
     let tight = SpoolSettings {

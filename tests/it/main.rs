@@ -12,6 +12,7 @@ mod delivery;
 mod dialogs;
 mod floors;
 mod graph;
+mod history;
 mod oracle;
 mod outage;
 mod reports;

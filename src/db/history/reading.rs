@@ -1,6 +1,7 @@
 //! The questions that are asked of `history.db`.
 
-use super::record::{Arrival, Named, Past, PastFate, PastRecipient, Wanted};
+use super::record::{Arrival, Named, Past, PastEvent, PastFate, PastRecipient, Wanted};
+use super::writing::ACCEPTED;
 use super::{HistoryError, open_reading};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -77,10 +78,10 @@ impl HistoryReader {
             .prepare_cached("SELECT * FROM message WHERE id = ?1")?
             .query_row([key], arrival)
             .optional()?;
-        let events: Vec<(QueueId, String)> = self
+        let events: Vec<PastEvent> = self
             .connection
-            .prepare_cached("SELECT id, detail FROM event WHERE message = ?1 ORDER BY n")?
-            .query_map([key], |row| Ok((queue_id(row)?, row.get(1)?)))?
+            .prepare_cached("SELECT id, at, kind, detail FROM event WHERE message = ?1 ORDER BY n")?
+            .query_map([key], event)?
             .collect::<Result<_, _>>()?;
         let recipients: Vec<PastRecipient> = self
             .connection
@@ -109,6 +110,15 @@ impl HistoryReader {
 
 fn queue_id(row: &Row<'_>) -> rusqlite::Result<QueueId> {
     Ok(QueueId::from_bytes(row.get(0)?))
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<PastEvent> {
+    let kind: String = row.get(2)?;
+    Ok(PastEvent {
+        id: queue_id(row)?,
+        at: Timestamp::from_millis(row.get(1)?),
+        detail: if kind == ACCEPTED { None } else { Some(row.get(3)?) },
+    })
 }
 
 fn arrival(row: &Row<'_>) -> rusqlite::Result<Option<Arrival>> {

@@ -130,8 +130,19 @@ pub struct Past {
     pub arrival: Option<Arrival>,
     /// Its recipients, in the envelope's order.
     pub recipients: Vec<PastRecipient>,
-    /// What happened, in order: the event's name, and what was told, as JSON.
-    pub events: Vec<(QueueId, String)>,
+    /// What happened, in order.
+    pub events: Vec<PastEvent>,
+}
+
+/// An event in the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastEvent {
+    /// Its own name.
+    pub id: QueueId,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What was told, as JSON; none for the acceptance of the message, which is [`Past::arrival`].
+    pub detail: Option<String>,
 }
 
 /// A recipient in the history.

@@ -17,6 +17,9 @@ pub struct HistoryWriter {
 /// Messages that are removed in one transaction: a short one, because the feed waits for it.
 const PURGE: usize = 500;
 
+/// The kind of the event that a message is accepted by.
+pub(super) const ACCEPTED: &str = "accepted";
+
 /// Pages that are given back to the file system in one go.
 const PAGES: u32 = 2000;
 
@@ -136,37 +139,35 @@ impl HistoryWriter {
 }
 
 fn take(transaction: &Transaction<'_>, entry: &Entry) -> Result<(), HistoryError> {
+    let (kind, detail) = match &entry.change {
+        // All of it is in tables of its own.
+        Change::Arrived(_) => (ACCEPTED, ""),
+        Change::Happened { kind, detail, .. } => (*kind, detail.as_str()),
+    };
+    let id = entry.message.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+    let is_new = transaction
+        .prepare_cached(
+            "INSERT INTO event (message, id, at, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (message, id) DO NOTHING",
+        )?
+        .execute(params![
+            id,
+            &entry.event.as_bytes()[..],
+            entry.at.millis(),
+            kind,
+            detail
+        ])?;
     match (&entry.change, entry.message) {
+        _ if is_new == 0 => Ok(()),
         (Change::Arrived(arrival), Some(message)) => arrived(transaction, message, arrival),
-        (Change::Arrived(_), None) => Ok(()),
         (
             Change::Happened {
-                kind,
-                detail,
-                outcome,
+                outcome: Some(outcome),
+                ..
             },
-            message,
-        ) => {
-            let id = message.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
-            let is_new = transaction
-                .prepare_cached(
-                    "INSERT INTO event (message, id, at, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (message, id) DO NOTHING",
-                )?
-                .execute(params![
-                    id,
-                    &entry.event.as_bytes()[..],
-                    entry.at.millis(),
-                    kind,
-                    detail
-                ])?;
-            match (message, outcome) {
-                (Some(message), Some(outcome)) if is_new > 0 => {
-                    learned(transaction, message, entry.at, outcome)
-                }
-                _ => Ok(()),
-            }
-        }
+            Some(message),
+        ) => learned(transaction, message, entry.at, outcome),
+        _ => Ok(()),
     }
 }
 
@@ -197,7 +198,8 @@ fn arrived(transaction: &Transaction<'_>, message: QueueId, arrival: &Arrival) -
         ])?;
     let mut recipient = transaction.prepare_cached(
         "INSERT INTO recipient (message, number, address, key, fate, outcomes) VALUES (?1, ?2, ?3, ?4, 0, 0)
-         ON CONFLICT (message, number) DO NOTHING",
+         -- What is imported after it was done or given up has a new life.
+         ON CONFLICT (message, number) DO UPDATE SET fate = 0, outcomes = 0",
     )?;
     for (number, Named { address, key }) in arrival.recipients.iter().enumerate() {
         recipient.execute(params![id, number, address, key])?;
