@@ -133,10 +133,11 @@ impl Archive {
             let newer = newest.events.remove(id).unwrap_or_default();
             let standing = newest.standings.remove(id);
             let mut story = Story::new(*id, told.into_iter().chain(newer), standing);
-            if story.accepted.is_none() && story.events.is_empty() {
-                if let Some(unplanned) = newest.unplanned.remove(id) {
-                    story = Story::untold(*id, unplanned, story.standing);
-                }
+            if story.accepted.is_none()
+                && story.events.is_empty()
+                && let Some(unplanned) = newest.unplanned.remove(id)
+            {
+                story = Story::untold(*id, unplanned, story.standing);
             }
             stories.push(story);
         }
