@@ -55,7 +55,10 @@ impl Turns {
 
 impl QueueReader {
     /// The oldest due part of each sender in turn, until there are enough.
-    pub(super) fn in_turn(&self, lane: &Lane, now: Timestamp, wanted: InTurn) -> Result<Parts, DbError> {
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn in_turn(&self, lane: &Lane, now: Timestamp, wanted: InTurn) -> Result<Parts, DbError> {
         let mut search = Search {
             reader: self,
             lane,

@@ -366,6 +366,15 @@ impl QueueWriter {
         Ok(())
     }
 
+    /// Stops waiting for the disk: for tests of a whole day.
+    ///
+    /// # Errors
+    /// SQLite's.
+    #[cfg(test)]
+    pub fn hurry(&mut self) -> Result<(), DbError> {
+        Ok(self.connection.execute_batch("PRAGMA synchronous = OFF")?)
+    }
+
     /// Limits the size of the database, as a full disk would.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ mod gates;
 mod lanes;
 #[cfg_attr(not(test), expect(dead_code, reason = "the runner takes it up next"))]
 mod pace;
+#[cfg(test)]
+mod pace_simulation;
 mod plan;
 mod quota;
 mod reports;

@@ -258,17 +258,19 @@ impl Pace {
         if room == 0 { Err(Wait::Turn) } else { Ok(room) }
     }
 
-    /// Senders of a lane that have used their share of the day.
-    pub(super) fn barred(&self, lane: &Lane, now: Now) -> HashSet<String> {
+    /// Senders of a lane that have used their share of the day, and until when they wait if there are any.
+    pub(super) fn barred(&self, lane: &Lane, now: Now) -> (HashSet<String>, Option<Timestamp>) {
         let terms = self.terms(&lane.account);
-        match self.mailboxes.get(&Mailbox::of(&terms, lane)) {
-            Some(ledger) if ledger.is_scarce(&terms, now.time) => ledger
-                .day
-                .senders_above(terms.reserve(), now.time)
-                .map(str::to_owned)
-                .collect(),
-            _ => HashSet::new(),
+        let Some(ledger) = self.mailboxes.get(&Mailbox::of(&terms, lane)) else {
+            return (HashSet::new(), None);
+        };
+        if !ledger.is_scarce(&terms, now.time) {
+            return (HashSet::new(), None);
         }
+        let senders = ledger.day.senders_above(terms.reserve(), now.time);
+        let senders: HashSet<String> = senders.map(str::to_owned).collect();
+        let until = (!senders.is_empty()).then(|| ledger.plenty(&terms, now.time));
+        (senders, until)
     }
 
     /// Lets an attempt begin, or says what it has to wait for.
@@ -409,6 +411,14 @@ impl Ledger {
         limit > 0 && self.day.used(now) + self.reserved >= limit - terms.reserve() && self.day.is_shared(now)
     }
 
+    /// When more than the last tenth of the day will be left; a moment from now if that hangs on what is under way.
+    fn plenty(&self, terms: &Terms, now: Timestamp) -> Timestamp {
+        let until = self
+            .day
+            .below(terms.recipients_per_day - terms.reserve() - 1, now);
+        until.max(now.plus(Duration::from_secs(1)))
+    }
+
     fn admits(&self, terms: &Terms, load: &Load<'_>, now: Timestamp) -> Result<(), Wait> {
         let limit = terms.recipients_per_day;
         if limit == 0 {
@@ -417,7 +427,7 @@ impl Ledger {
         // What is more than a whole day goes alone.
         let wanted = load.recipients.min(limit);
         if self.is_scarce(terms, now) && self.day.used_by(load.sender, now) >= terms.reserve() {
-            return Err(Wait::Share(self.day.below(limit - terms.reserve() - 1, now)));
+            return Err(Wait::Share(self.plenty(terms, now)));
         }
         if self.day.used(now) + wanted > limit {
             return Err(Wait::Day(self.day.below(limit - wanted, now)));

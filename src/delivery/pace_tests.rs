@@ -214,7 +214,11 @@ fn the_last_tenth_of_a_day_is_for_those_who_sent_little() {
         pace.begin(&lane, of("runaway"), at(0)),
         Err(Wait::Share(_))
     ));
-    assert_eq!(pace.barred(&lane, at(0)), HashSet::from(["runaway".to_owned()]));
+    let until = Some(at(25 * 3600).time);
+    assert_eq!(
+        pace.barred(&lane, at(0)),
+        (HashSet::from(["runaway".to_owned()]), until)
+    );
     for sender in ["printer", "fax"] {
         for _ in 0..50 {
             send(&mut pace, &lane, of(sender), at(3600)).unwrap();
@@ -224,7 +228,7 @@ fn the_last_tenth_of_a_day_is_for_those_who_sent_little() {
         pace.begin(&lane, of("fax"), at(3600)),
         Err(Wait::Day(_))
     ));
-    assert!(pace.barred(&lane, at(25 * 3600)).is_empty());
+    assert_eq!(pace.barred(&lane, at(25 * 3600)), (HashSet::new(), None));
     assert!(send(&mut pace, &lane, of("runaway"), at(25 * 3600)).is_ok());
 }
 
