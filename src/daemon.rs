@@ -3,7 +3,7 @@
 use crate::admin::{ControlSocket, Facts, Office, Side, SocketError};
 use crate::clock::Clock;
 use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
-use crate::delivery::{Account, Planner, Runner, Schedule, Upstreams};
+use crate::delivery::{Account, Limits, Paces, Planner, Runner, Schedule, Terms, Upstreams};
 use crate::history::{self, Feed, Keeper, KeeperSettings};
 use crate::http;
 use crate::oauth::{ClientCredentials, Tokens};
@@ -138,6 +138,7 @@ impl Daemon {
             clock,
             hostname.clone(),
         )
+        .with_paces(paces(config))
         .reporting(report_policy(&config.report), accounts(config));
         // The lock of the spool is ours: whatever is there is left over, or somebody else's.
         let control = ControlSocket::open(&config.admin.control)?;
@@ -325,6 +326,26 @@ fn planner(config: &Config) -> Result<Planner, StartError> {
         send_as: account.send_as.clone(),
     })
     .telling_subjects(config.history.subjects))
+}
+
+/// How fast the mailboxes of each account may send.
+fn paces(config: &Config) -> Paces {
+    let terms = |account: &config::Account| Terms {
+        cloud: account.cloud.as_str().to_owned(),
+        application: account.client_id.to_string(),
+        graph: Limits {
+            at_once: account.pace.graph_requests,
+            upload: account.pace.graph_upload,
+            ..Limits::GRAPH
+        },
+        smtp: Limits::SMTP,
+        recipients_per_day: account.pace.recipients_per_day,
+        max_in_flight: account.pace.max_in_flight,
+    };
+    let accounts = config.accounts.iter();
+    accounts
+        .map(|account| (account.name.clone(), terms(account)))
+        .collect()
 }
 
 fn accounts(config: &Config) -> Vec<Account> {

@@ -1,6 +1,7 @@
 //! One attempt at one part: read, get ready, mark, deliver, settle.
 
 use super::control::Attention;
+use super::pace::Paces;
 use super::plan::HeaderPlan;
 use super::reports::{Case, Reporter, Tidings};
 use super::retry::Schedule;
@@ -17,7 +18,7 @@ use crate::mail::Timestamp;
 use crate::mail::header::{HeaderBlock, Hop, MAX_HEADER_BLOCK, Protocol, received_field};
 use crate::policy::check_recipients;
 use crate::spool::{
-    Body, Ending, Lane, Message, Next, Occasion, Part, PartId, PlannedPart, Reports, Store, StoreError,
+    Body, Ending, Lane, Message, Next, Occasion, Part, PartId, PlannedPart, Reports, Sent, Store, StoreError,
 };
 use crate::telemetry::Maillog;
 use crate::telemetry::event::{Attempted, Event, Outcome, Reported, Then, What};
@@ -38,6 +39,8 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) maillog: Maillog,
     pub(super) reporter: Reporter,
+    /// The limits of each account's mailboxes.
+    pub(super) paces: Arc<Paces>,
     pub(super) hostname: String,
     /// Cancelled when no attempt may begin any more.
     pub(super) stop: CancellationToken,
@@ -66,6 +69,7 @@ impl Context {
             clock,
             maillog: Maillog,
             reporter: Reporter::default(),
+            paces: Arc::default(),
             hostname,
             stop,
             unwritten,
@@ -120,7 +124,8 @@ pub(super) async fn attempt(
 
 /// Settles an attempt that the end of the program cut off. It is told before it is written, so that no kill in
 /// between can hide that the message may go out twice.
-pub(super) async fn interrupted(context: &Context, mut part: Part, open: OpenTime) {
+/// Answers what counts for the limits of the mailbox.
+pub(super) async fn interrupted(context: &Context, mut part: Part, open: OpenTime) -> Option<Sent> {
     // The marker counted this attempt already.
     part.progress.attempts = part.progress.attempts.saturating_sub(1);
     let message = context
@@ -136,6 +141,7 @@ pub(super) async fn interrupted(context: &Context, mut part: Part, open: OpenTim
     // Nothing has failed, so there is nothing to report.
     let ending = conclusion.write(context, None).await;
     conclusion.tell_ending(context, ending);
+    conclusion.verdict.settlement.sent
 }
 
 async fn try_once(
@@ -333,6 +339,8 @@ async fn conclude(
     Finished {
         lanes,
         attention,
+        tried: took.is_some(),
+        sent: conclusion.verdict.settlement.sent,
         ..Finished::telling(conclusion.verdict.gates)
     }
 }
@@ -393,6 +401,7 @@ impl<'a> Conclusion<'a> {
             run: open.run,
             open: open.at,
         };
+        let sent = sent(context, part, &report, now);
         let mut verdict = settle(part, report, &context.schedule, moment, fastrand::f64());
         let age = message.map_or(Duration::ZERO, |message| now.since(message.arrived));
         let attempted = attempted(part, &verdict, age, took);
@@ -400,6 +409,7 @@ impl<'a> Conclusion<'a> {
             let what = What::Attempted(attempted.clone());
             Event::new(now, Some(part.id.message), what).to_json()
         };
+        verdict.settlement.sent = sent;
         verdict.settlement.events = attempted.iter().map(event).collect();
         Self {
             part,
@@ -467,6 +477,14 @@ impl<'a> Conclusion<'a> {
             Ending::DeadLetter => context.maillog.dead_letter(id, self.age),
         }
     }
+}
+
+/// The recipients that count for the mailbox's daily limit: those that were relayed, or may have been.
+fn sent(context: &Context, part: &Part, report: &Report, now: Timestamp) -> Option<Sent> {
+    let counts = |d: &&Disposition| matches!(d, Disposition::Relayed(_) | Disposition::Uncertain(_));
+    let recipients = report.dispositions.iter().filter(counts).count() as u64;
+    let terms = context.paces.get(&part.account).filter(|_| recipients > 0)?;
+    Some(terms.sent(&part.mailbox.to_string(), &part.turn, recipients, now))
 }
 
 /// What log and history are told; recipients with the same disposition share a line.

@@ -110,6 +110,11 @@ pub enum Attention {
         /// Why.
         trouble: Trouble,
     },
+    /// A limit of a mailbox is near or reached, or was found out.
+    Limit {
+        /// What it is, and what to do.
+        text: String,
+    },
     /// Mail flows again.
     Well {
         /// Where.

@@ -16,7 +16,6 @@ mod attempt;
 mod control;
 mod gates;
 mod lanes;
-#[cfg_attr(not(test), expect(dead_code, reason = "the runner takes it up next"))]
 mod pace;
 #[cfg(test)]
 mod pace_simulation;

@@ -17,7 +17,7 @@
 
 use super::quota::{Day, Rate, Volume, hour_of};
 use crate::mail::Timestamp;
-use crate::spool::{Lane, Sent};
+use crate::spool::{Lane, Sent, Turn};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -196,6 +196,17 @@ impl Default for Terms {
 }
 
 impl Terms {
+    /// What is to be written down when `recipients` were sent to from `mailbox` at `time`, for whoever had the turn.
+    pub(super) fn sent(&self, mailbox: &str, turn: &Turn, recipients: u64, time: Timestamp) -> Sent {
+        Sent {
+            cloud: self.cloud.clone(),
+            mailbox: mailbox.to_ascii_lowercase(),
+            hour: hour_of(time),
+            sender: turn.to_string(),
+            recipients,
+        }
+    }
+
     fn limits(&self, transport: Transport) -> Limits {
         match transport {
             Transport::Graph => self.graph,
@@ -321,20 +332,6 @@ impl Pace {
         if let Some(sent) = sent {
             ledger.day.add(sent.hour, &sent.sender, sent.recipients);
         }
-    }
-
-    /// What is to be written down when `recipients` of a lane were sent to at `time`; nothing for an account that is
-    /// not configured.
-    pub(super) fn sent(&self, lane: &Lane, sender: &str, recipients: u64, time: Timestamp) -> Option<Sent> {
-        let terms = self.terms.get(&lane.account)?;
-        let mailbox = Mailbox::of(terms, lane);
-        Some(Sent {
-            cloud: mailbox.cloud,
-            mailbox: mailbox.address,
-            hour: hour_of(time),
-            sender: sender.to_owned(),
-            recipients,
-        })
     }
 
     /// Graph has refused the attempt of `ticket` because of too many at once. If the mailbox was within its own

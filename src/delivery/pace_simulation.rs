@@ -260,7 +260,7 @@ impl World {
         };
         let now = self.now();
         self.judge.ends(&lane.mailbox, self.clock, part.size);
-        let sent = self.pace.sent(&lane, &part.turn.to_string(), 1, now.time);
+        let sent = Some(terms()["office"].sent(&lane.mailbox, &part.turn, 1, now.time));
         self.settle(&part, sent.clone());
         self.pace.end(ticket, true, sent.as_ref(), now);
         let notices = self.pace.notices(&lane, now);
@@ -304,7 +304,7 @@ impl World {
         assert_eq!(self.reader.interrupted().unwrap().whole.len(), lost.len());
         for (part, lane, _) in lost {
             self.judge.ends(&lane.mailbox, self.clock, part.size);
-            let sent = self.pace.sent(&lane, &part.turn.to_string(), 1, now.time);
+            let sent = Some(terms()["office"].sent(&lane.mailbox, &part.turn, 1, now.time));
             self.settle(&part, sent.clone());
             self.pace.restore(sent);
         }

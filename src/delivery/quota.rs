@@ -86,7 +86,7 @@ pub(super) fn hour_of(time: Timestamp) -> i64 {
 const HOUR: i64 = 3_600_000;
 
 /// How many hours before the present one still count: all that has a moment of the last 24 h.
-const HOURS: i64 = 24;
+pub(super) const COUNTING: i64 = 24;
 
 /// Recipients of a mailbox in the last 24 h, by hours and by who sent to them.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +141,7 @@ impl Day {
         for (hour, recipients) in self.hours.range(counting(now)).rev() {
             sum = sum.saturating_add(*recipients);
             if sum > allowed {
-                return Timestamp::from_millis((hour + HOURS + 1).saturating_mul(HOUR));
+                return Timestamp::from_millis((hour + COUNTING + 1).saturating_mul(HOUR));
             }
         }
         now
@@ -149,7 +149,7 @@ impl Day {
 
     /// Forgets what is over; where there are very many senders, also those who sent to few.
     fn trim(&mut self, hour: i64) {
-        let oldest = hour - HOURS;
+        let oldest = hour - COUNTING;
         if self
             .hours
             .first_key_value()
@@ -172,7 +172,7 @@ impl Day {
 /// The hours that count at `now`. Later ones were written under a wrong clock, but for one that was just corrected.
 fn counting(now: Timestamp) -> std::ops::RangeInclusive<i64> {
     let hour = hour_of(now);
-    hour - HOURS..=hour + 1
+    hour - COUNTING..=hour + 1
 }
 
 fn within(hours: &BTreeMap<i64, u64>, now: Timestamp) -> u64 {

@@ -3,11 +3,13 @@
 mod desk;
 mod held;
 mod look;
+mod pacing;
 
 use super::attempt::{Context, OpenTime, attempt, interrupted};
 use super::control::{Attention, Control, Desk, Place, Trouble, control};
 use super::gates::{Change, Errand, Gate, Gates, Passage};
 use super::lanes::Lanes;
+use super::pace::{Pace, Paces, Ticket};
 use super::plan::{Account, Planner};
 use super::reports::Reporter;
 use super::retry::Schedule;
@@ -17,7 +19,7 @@ use crate::mail::Cause;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::report::Policy;
-use crate::spool::{Broken, Lane, Part, PartId, Parts, Store, StoreError};
+use crate::spool::{Broken, Lane, Part, PartId, Parts, Sent, Store, StoreError, Turns};
 use crate::upstream::Upstream;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -36,6 +38,12 @@ pub struct Runner {
     upstreams: Upstreams,
     gates: Gates,
     lanes: Lanes,
+    pace: Pace,
+    /// Whose turn it is in each lane.
+    turns: HashMap<Lane, Turns>,
+    waiting: pacing::Waiting,
+    /// Whether it was read what was sent in earlier runs; nothing is sent before.
+    sent_read: bool,
     /// Whether there may be messages without a plan.
     unplanned: bool,
     /// When the whole queue is looked through again for lanes with mail.
@@ -63,13 +71,14 @@ pub struct Runner {
 }
 
 /// What a task is about.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Work {
     Planning(QueueId),
     Attempt {
         part: PartId,
         lane: Lane,
         errand: Errand,
+        ticket: Ticket,
     },
     /// Something else that must end before we do.
     Other,
@@ -84,6 +93,10 @@ pub(super) struct Finished {
     pub(super) lanes: Vec<Lane>,
     /// Parts whose own waits began in a trouble that is over now.
     pub(super) recovered: Vec<PartId>,
+    /// True if the upstream was given the message.
+    pub(super) tried: bool,
+    /// What counts for the limits of the mailbox.
+    pub(super) sent: Option<Sent>,
     /// Something was left without a plan.
     pub(super) unplanned: bool,
     /// What waits may have changed anywhere.
@@ -116,9 +129,6 @@ const ALL: &str = "";
 /// Attempts under way at most, over all mailboxes.
 const MAX_ATTEMPTS: usize = 64;
 
-/// Requests in flight for one mailbox at most (Microsoft Graph, "Outlook service limits").
-const MAX_PER_LANE: usize = 4;
-
 /// Messages being planned at most.
 const MAX_PLANNING: usize = 32;
 
@@ -149,6 +159,10 @@ impl Runner {
             upstreams,
             gates: Gates::default(),
             lanes: Lanes::default(),
+            pace: Pace::default(),
+            turns: HashMap::new(),
+            waiting: pacing::Waiting::default(),
+            sent_read: false,
             unplanned: true,
             survey: Instant::now(),
             run_began: clock.now(),
@@ -175,6 +189,14 @@ impl Runner {
             self.planner.clone(),
             self.context.hostname.clone(),
         );
+        self
+    }
+
+    /// With these limits; without, Microsoft's hold for each account.
+    #[must_use]
+    pub fn with_paces(mut self, paces: Paces) -> Self {
+        self.context.paces = Arc::new(paces.clone());
+        self.pace = Pace::new(paces);
         self
     }
 
@@ -224,6 +246,7 @@ impl Runner {
     /// Starts everything that is due and allowed; answers when to look again if nothing else happens.
     async fn launch(&mut self) -> Instant {
         let now = self.context.clock.now();
+        self.read_sent(now).await;
         self.settle_interrupted().await;
         self.remember().await;
         self.mind_the_clock(now);
@@ -252,7 +275,8 @@ impl Runner {
 
     /// Attempts that the last run did not see the end of: looked for until they could be read once.
     async fn settle_interrupted(&mut self) {
-        if self.interrupted_found {
+        // What these have sent is counted besides what was read.
+        if self.interrupted_found || !self.sent_read {
             return;
         }
         match self.context.store.interrupted().await {
@@ -266,9 +290,10 @@ impl Runner {
                         at: Duration::ZERO,
                     };
                     self.start_other(async move {
-                        interrupted(&context, part, open).await;
+                        let sent = interrupted(&context, part, open).await;
                         Finished {
                             lanes,
+                            sent,
                             ..Finished::default()
                         }
                     });
@@ -324,10 +349,16 @@ impl Runner {
                 if finished.survey {
                     self.survey = now;
                 }
-                if let Some(Work::Attempt { lane, errand, .. }) = work {
+                if let Some(Work::Attempt {
+                    lane, errand, ticket, ..
+                }) = work
+                {
+                    self.paid(&lane, ticket, &finished, now);
                     self.wake(&lane, now);
                     self.hasten(&lane, errand, finished.recovered);
                     self.hear(&lane, errand, finished.news);
+                } else {
+                    self.pace.restore(finished.sent);
                 }
             }
             Err(error) => self.abandon(&error),
@@ -341,8 +372,14 @@ impl Runner {
             Some(Work::Planning(id)) => {
                 self.abandoned.messages.insert(id);
             }
-            Some(Work::Attempt { part, lane, errand }) => {
+            Some(Work::Attempt {
+                part,
+                lane,
+                errand,
+                ticket,
+            }) => {
                 self.abandoned.parts.insert(part);
+                self.paid(&lane, ticket, &Finished::default(), Instant::now());
                 self.wake(&lane, Instant::now());
                 self.hear(&lane, errand, Vec::new());
             }
@@ -414,11 +451,16 @@ impl Runner {
     }
 
     fn is_open(&self, lane: &Lane, now: Instant) -> bool {
-        !self.is_paused(&lane.account) && self.gates.passage(lane, now) == Passage::Open
+        !self.is_paused(&lane.account)
+            && !self.is_day_over(lane)
+            && self.gates.passage(lane, now) == Passage::Open
     }
 
     fn is_paused(&self, account: &str) -> bool {
-        !self.remembered || self.paused.contains_key(ALL) || self.paused.contains_key(account)
+        !self.remembered
+            || !self.sent_read
+            || self.paused.contains_key(ALL)
+            || self.paused.contains_key(account)
     }
 
     /// Which accounts are paused, and what was broken: asked until it could be read once.

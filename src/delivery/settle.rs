@@ -44,6 +44,13 @@ pub(super) enum GateNews {
     Close { gate: Gate, cause: Cause, broken: bool },
 }
 
+impl GateNews {
+    /// True if a gate is closed for what the catalogue calls `code`.
+    pub(super) fn is_about(&self, code: &str) -> bool {
+        matches!(self, Self::Close { cause, .. } if cause.code == code)
+    }
+}
+
 /// Decides what follows for `part`, as it was before the attempt, from `report`.
 pub(super) fn settle(
     part: &Part,

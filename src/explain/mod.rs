@@ -155,6 +155,16 @@ pub mod local {
         remedy: "nothing is to be done: delivery goes on by itself",
     };
 
+    /// We know it ourselves: the provider would refuse the next recipient.
+    pub const DAY_USED_UP: Entry = Entry {
+        code: "daily limit",
+        class: Class::Deferred,
+        scope: Scope::Mailbox,
+        status: EnhancedCode::new(4, 5),
+        meaning: "the mailbox has sent to as many recipients as it may in 24 hours",
+        remedy: "look for a device or program that sends more than it should; mail waits and goes on by itself",
+    };
+
     /// The message was taken, and a pause was asked for.
     pub const PAUSE: Entry = Entry {
         code: "pause",

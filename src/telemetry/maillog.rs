@@ -19,6 +19,7 @@
 //! | `reported` | somebody was told what became of it | `action` `to` `report` |
 //! | `not reported` | nobody was told | `action` `why` |
 //! | `paused` / `resumed` | an administrator stopped the sending, or lets it go on | `account` |
+//! | (a sentence) | a limit of a mailbox is near, reached or found out | none |
 //! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
 
 use super::event::{Action, Attempted, Outcome, Reported};
@@ -188,6 +189,11 @@ impl Maillog {
     pub fn held_too_long(&self, id: QueueId, part: u32, cause: Option<&Cause>) {
         let cause = cause.map_or("it waits for a person", |cause| &cause.public);
         warn!(target: "mail", %id, part, cause, "held too long: the message is kept, and goes out when somebody releases it");
+    }
+
+    /// A limit of a mailbox is near or reached, or was found out.
+    pub fn pace(&self, text: &str) {
+        warn!(target: "mail", "{text}");
     }
 
     /// An administrator paused the mail of an account; the empty name is all of them.

@@ -59,6 +59,12 @@ impl Runner {
                 Gate::Mailbox(lane) => self.mailbox(&mut accounts, lane).health = health,
             }
         }
+        for (lane, health) in self.days_over() {
+            let mailbox = self.mailbox(&mut accounts, lane);
+            if mailbox.health == Health::Well {
+                mailbox.health = health;
+            }
+        }
         let planning = self
             .work
             .values()

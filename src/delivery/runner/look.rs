@@ -1,11 +1,9 @@
 //! Looking for what is due, and starting it. Each look asks for the lanes that something happened to, and no more.
 
-use super::{
-    Errand, LOOK, MAX_ATTEMPTS, MAX_PER_LANE, MAX_PLANNING, Runner, SPOOL_TROUBLE, Work, attempt, lane_of,
-    plan,
-};
+use super::{Errand, LOOK, MAX_ATTEMPTS, MAX_PLANNING, Runner, SPOOL_TROUBLE, Work, attempt, lane_of, plan};
 use crate::delivery::attempt::OpenTime;
 use crate::delivery::gates::Passage;
+use crate::delivery::pace::{Now, Ticket};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::spool::{Lane, LaneAgenda, Part, Slots, StoreError};
@@ -31,7 +29,7 @@ impl Runner {
             } else {
                 0
             };
-            let wanted = self.wanted(moment);
+            let wanted = self.wanted(Now { time: now, moment });
             if wanted.is_empty() && unplanned == 0 {
                 return Ok(self.next_look(moment));
             }
@@ -76,26 +74,26 @@ impl Runner {
     }
 
     /// Of the lanes whose time has come, those whose mail can go, and how much of it.
-    fn wanted(&mut self, moment: Instant) -> Vec<(Lane, Slots)> {
+    fn wanted(&mut self, now: Now) -> Vec<(Lane, Slots)> {
+        let (moment, busy) = (now.moment, self.busy());
         let free = MAX_ATTEMPTS.saturating_sub(self.under_way());
         let mut wanted = Vec::new();
         let mut probing = HashSet::new();
         for lane in self.lanes.take(free.min(LANES_AT_ONCE), moment) {
             let in_lane = self.in_lane(&lane);
             // What is under way is still due in the eyes of the spool until its marker is written, and what was
-            // abandoned stays so: ask for as many more.
+            // abandoned stays so: it is left out, or asked for besides.
             let more = in_lane + self.abandoned.parts.len();
             match self.gates.passage(&lane, moment) {
                 // Woken again when it is resumed, when a place is free, when the probe has come back.
                 _ if self.is_paused(&lane.account) => {}
-                Passage::Open if in_lane >= MAX_PER_LANE => {}
                 Passage::Probe { .. } if in_lane > 0 => {}
                 Passage::Probing => {}
                 Passage::Closed { until } => self.lanes.wake(&lane, until, moment, false),
-                Passage::Open => {
-                    let (take, skip) = (MAX_PER_LANE + more, 0);
-                    wanted.push((lane, Slots::Oldest { take, skip }));
-                }
+                Passage::Open => match self.room(&lane, now, &busy) {
+                    Slots::None => {}
+                    slots => wanted.push((lane, slots)),
+                },
                 Passage::Probe { turn } if probing.insert(lane.account.clone()) => {
                     let (take, skip) = (1 + more, turn as usize);
                     wanted.push((lane, Slots::Oldest { take, skip }));
@@ -120,9 +118,9 @@ impl Runner {
         }
         let nothing_due = due.is_empty();
         for part in due {
-            self.start_if_allowed(part, moment);
+            self.start_if_allowed(part, Now { time: now, moment });
         }
-        if more && self.under_way() >= MAX_ATTEMPTS && self.in_lane(&lane) < MAX_PER_LANE {
+        if more && self.under_way() >= MAX_ATTEMPTS && self.has_room(&lane, Now { time: now, moment }) {
             // It has a place of its own free, and none of all: its turn comes again.
             self.lanes.wake(&lane, moment, moment, true);
         }
@@ -133,7 +131,7 @@ impl Runner {
         }
     }
 
-    fn start_if_allowed(&mut self, part: Part, moment: Instant) {
+    fn start_if_allowed(&mut self, part: Part, now: Now) {
         let lane = lane_of(&part);
         let is_known = |work: &Work| matches!(work, Work::Attempt { part: other, .. } if *other == part.id);
         if self.work.values().any(is_known)
@@ -144,17 +142,20 @@ impl Runner {
             return;
         }
         let in_lane = self.in_lane(&lane);
-        match self.gates.passage(&lane, moment) {
-            Passage::Open if in_lane < MAX_PER_LANE => self.start_attempt(part, lane, Errand::Ordinary),
-            Passage::Probe { .. } if in_lane == 0 => {
+        let errand = match self.gates.passage(&lane, now.moment) {
+            Passage::Open => Errand::Ordinary,
+            Passage::Probe { .. } if in_lane == 0 => Errand::Probe,
+            Passage::Probe { .. } | Passage::Probing | Passage::Closed { .. } => return,
+        };
+        if let Some(ticket) = self.ticket(&part, &lane, now) {
+            if errand == Errand::Probe {
                 self.gates.probe_started(&lane);
-                self.start_attempt(part, lane, Errand::Probe);
             }
-            Passage::Open | Passage::Probe { .. } | Passage::Probing | Passage::Closed { .. } => {}
+            self.start_attempt(part, lane, errand, ticket);
         }
     }
 
-    fn start_attempt(&mut self, part: Part, lane: Lane, errand: Errand) {
+    fn start_attempt(&mut self, part: Part, lane: Lane, errand: Errand, ticket: Ticket) {
         let id = part.id;
         let upstream = self.upstreams.get(&part.account).cloned();
         let context = self.context.clone();
@@ -169,6 +170,7 @@ impl Runner {
             part: id,
             lane,
             errand,
+            ticket,
         };
         self.work.insert(task.id(), work);
     }
