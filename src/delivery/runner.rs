@@ -335,7 +335,7 @@ impl Runner {
 
     fn ended(&mut self, ended: Result<(Id, Finished), JoinError>) {
         match ended {
-            Ok((task, finished)) => {
+            Ok((task, mut finished)) => {
                 let now = Instant::now();
                 let work = self.work.remove(&task);
                 for lane in &finished.lanes {
@@ -343,7 +343,7 @@ impl Runner {
                 }
                 self.unplanned |= finished.unplanned;
                 self.warned(finished.warned);
-                for attention in finished.attention {
+                for attention in std::mem::take(&mut finished.attention) {
                     self.call_for(attention);
                 }
                 if finished.survey {
