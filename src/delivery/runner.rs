@@ -342,7 +342,7 @@ impl Runner {
                     self.wake(lane, now);
                 }
                 self.unplanned |= finished.unplanned;
-                self.warned(finished.warned);
+                self.warned(std::mem::take(&mut finished.warned));
                 for attention in std::mem::take(&mut finished.attention) {
                     self.call_for(attention);
                 }
