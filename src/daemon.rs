@@ -1,6 +1,6 @@
 //! Floor 7: the only file that knows everybody. Build, run, drain.
 
-use crate::admin::{ControlSocket, Facts, Office, Side, SocketError};
+use crate::admin::{ControlSocket, Facts, Office, Running, Side, SocketError};
 use crate::clock::Clock;
 use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Limits, Paces, Planner, Runner, Schedule, Terms, Upstreams};
@@ -147,7 +147,14 @@ impl Daemon {
             hostname: hostname.clone(),
             started: Some(clock.now()),
         };
-        let office = Office::new(Side::Open(spool.operator(), Some(runner.control())), facts);
+        let running = Running {
+            control: runner.control(),
+            undertaker: runner.undertaker(),
+        };
+        let office = Office::new(
+            Side::Open(Box::new(spool.operator()), Some(Box::new(running))),
+            facts,
+        );
         let dead_letters = DeadLetters {
             operator: spool.operator(),
             retention: config.spool.failed_retention,

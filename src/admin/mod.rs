@@ -29,6 +29,6 @@ mod stream;
 pub mod view;
 
 pub use door::{Door, DoorError};
-pub use office::{Facts, Office, Side};
+pub use office::{Facts, Office, Running, Side};
 pub use routes::{Caller, router};
 pub use socket::{ControlSocket, SocketError};

@@ -4,7 +4,7 @@ use super::routes::Pieces;
 use super::view;
 use crate::clock::Clock;
 use crate::config::parse_duration;
-use crate::delivery::{Control, ControlError};
+use crate::delivery::{Control, ControlError, Undertaker};
 use crate::mail::Envelope;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -29,7 +29,16 @@ pub enum Side {
     /// No bridge runs; nothing can be changed.
     Closed(Inspector),
     /// The spool is open, and is ours; without a handle on the queue runner, nothing is sent from it.
-    Open(Operator, Option<Control>),
+    Open(Box<Operator>, Option<Box<Running>>),
+}
+
+/// The queue runner's side of a bridge that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Tells how delivery stands, and pauses it.
+    pub control: Control,
+    /// Tells senders that their messages were given up.
+    pub undertaker: Undertaker,
 }
 
 /// What does not change.
@@ -65,9 +74,6 @@ pub(super) const MAX_PAGE: usize = 1000;
 
 /// Names on a page at most; they cost less.
 pub(super) const MAX_IDS: usize = 10_000;
-
-/// The enhanced status code of what an administrator gives up: other or undefined status (RFC 3463 §3.1).
-const BOUNCED: &str = "5.0.0";
 
 impl Office {
     /// An office that sees the queue from `side`.
@@ -241,27 +247,17 @@ impl Office {
         ids: Vec<QueueId>,
         by: &str,
     ) -> Result<view::Results, OfficeError> {
-        let operator = self.operator()?;
-        let order = match action {
-            Action::Hold => Order::Hold,
-            Action::Release => Order::Release,
-            Action::Retry => Order::Retry,
-            Action::Delete => Order::Delete,
-            Action::Bounce => Order::Bounce {
-                status: BOUNCED.to_owned(),
-                cause: "The administrator of the mail bridge has given this message up.".to_owned(),
-            },
-            Action::Import => {
-                return Err(OfficeError::Nonsense(
-                    "what is imported is not in the queue yet".to_owned(),
-                ));
-            }
-        };
+        if action == Action::Import {
+            return Err(OfficeError::Nonsense(
+                "what is imported is not in the queue yet".to_owned(),
+            ));
+        }
+        self.operator()?;
         // All at once: the spool's writer commits what has gathered in one transaction.
         let mut changing = tokio::task::JoinSet::new();
         for (position, id) in ids.iter().copied().enumerate() {
-            let (operator, change) = (operator.clone(), self.change(id, action, order.clone(), by));
-            changing.spawn(async move { (position, operator.change(change).await) });
+            let (office, by) = (self.clone(), by.to_owned());
+            changing.spawn(async move { (position, office.act_on(id, action, &by).await) });
         }
         let mut answers = vec![None; ids.len()];
         while let Some(answer) = changing.join_next().await {
@@ -272,40 +268,82 @@ impl Office {
         let results = ids.into_iter().zip(answers);
         let results: Vec<view::ResultOf> = results
             .map(|(id, answer)| {
-                let result = result(id, action, answer);
-                if result.done {
-                    Maillog.acted(id, action, by);
-                }
-                result
+                answer.unwrap_or_else(|| left(id, "this is a bug of this program; please report it"))
             })
             .collect();
-        if let (Side::Open(_, Some(control)), true) = (&self.side, results.iter().any(|result| result.done)) {
+        if let (Side::Open(_, Some(running)), true) = (&self.side, results.iter().any(|result| result.done)) {
             // If it is stopping, the next start looks at everything anyway.
-            let _ = control.look_again().await;
+            let _ = running.control.look_again().await;
         }
         Ok(view::Results { results })
     }
 
-    fn change(&self, message: QueueId, action: Action, order: Order, by: &str) -> Change {
+    async fn act_on(&self, id: QueueId, action: Action, by: &str) -> view::ResultOf {
+        let failed = |error: &dyn std::fmt::Display| {
+            left(id, &format!("nothing was done, as far as is known: {error}"))
+        };
+        let operator = match self.operator() {
+            Ok(operator) => operator,
+            Err(error) => return failed(&error),
+        };
         let at = self.now();
         let acted = Acted {
             action,
             by: by.to_owned(),
         };
-        Change {
-            message,
+        let (mut reports, mut given_up) = (Reports::default(), None);
+        let order = match (action, &self.side) {
+            (Action::Hold, _) => Order::Hold,
+            (Action::Release, _) => Order::Release,
+            (Action::Delete, _) => Order::Delete,
+            (Action::Retry | Action::Import, _) => Order::Retry,
+            (Action::Bounce, Side::Open(_, Some(running))) => {
+                // The turn to report is given back when this is dropped, after the change is written.
+                match running.undertaker.give_up(id, at).await {
+                    Err(error) => return failed(&error),
+                    Ok(found) => {
+                        let given_up = given_up.insert(found);
+                        reports = std::mem::take(&mut given_up.reports);
+                        Order::Bounce {
+                            parts: given_up.parts.clone(),
+                            status: given_up.status.clone(),
+                            cause: given_up.cause.clone(),
+                        }
+                    }
+                }
+            }
+            (Action::Bounce, _) => {
+                return left(
+                    id,
+                    "its sender has to be told by mail: start the bridge first, which can be paused",
+                );
+            }
+        };
+        let event = Event::new(at, Some(id), What::Acted(acted));
+        let change = Change {
+            message: id,
             order,
             at,
-            events: vec![Event::new(at, Some(message), What::Acted(acted)).to_json()],
-            reports: Reports::default(),
+            events: vec![event.to_json()],
+            reports,
+        };
+        let changed = match operator.change(change).await {
+            Ok(changed) => changed,
+            Err(error) => return failed(&error),
+        };
+        if let Changed::Done(_) = changed {
+            Maillog.acted(id, action, by);
+            let told = given_up.iter().flat_map(|given_up| &given_up.told);
+            told.for_each(|reported| Maillog.reported(id, reported));
         }
+        result(id, action, &changed)
     }
 
     /// Stops sending, or goes on. Without a running bridge it is written down for the next start.
     pub(super) async fn pause(&self, account: Option<String>, pause: bool) -> Result<(), OfficeError> {
         match &self.side {
-            Side::Open(_, Some(control)) if pause => Ok(control.pause(account).await?),
-            Side::Open(_, Some(control)) => Ok(control.resume(account).await?),
+            Side::Open(_, Some(running)) if pause => Ok(running.control.pause(account).await?),
+            Side::Open(_, Some(running)) => Ok(running.control.resume(account).await?),
             Side::Open(operator, None) => Ok(operator
                 .pause(account.as_deref(), pause.then(|| self.now()))
                 .await?),
@@ -314,15 +352,18 @@ impl Office {
     }
 }
 
-fn result(id: QueueId, action: Action, answer: Option<Result<Changed, StoreError>>) -> view::ResultOf {
-    let left = |text: &str| view::ResultOf {
+fn left(id: QueueId, text: &str) -> view::ResultOf {
+    view::ResultOf {
         id,
         done: false,
         text: Some(text.to_owned()),
         may_arrive_twice: false,
-    };
-    match answer {
-        Some(Ok(Changed::Done(done))) => {
+    }
+}
+
+fn result(id: QueueId, action: Action, changed: &Changed) -> view::ResultOf {
+    match changed {
+        Changed::Done(done) => {
             let mut warnings = Vec::new();
             if done.may_arrive_twice {
                 warnings.push("an earlier attempt may have gone through: it may arrive twice");
@@ -337,21 +378,24 @@ fn result(id: QueueId, action: Action, answer: Option<Result<Changed, StoreError
                 may_arrive_twice: done.may_arrive_twice,
             }
         }
-        Some(Ok(Changed::UnderWay)) => {
-            left("it is just being sent, and cannot be called back: look again in a minute")
-        }
-        Some(Ok(Changed::Unplanned)) => {
-            left("it has only just arrived and is not planned yet: try again when the bridge runs")
-        }
-        Some(Ok(Changed::Unknown)) => left("it is not in the queue any more: it was sent or deleted"),
-        Some(Ok(Changed::Nothing)) => left(match action {
-            Action::Hold => "nothing of it waits: it is held already, or failed",
-            Action::Release => "nothing of it is held",
-            Action::Bounce => "nothing of it waits: it has failed already",
-            _ => "it is waiting to be tried already",
-        }),
-        Some(Err(error)) => left(&format!("nothing was done, as far as is known: {error}")),
-        None => left("this is a bug of this program; please report it"),
+        Changed::UnderWay => left(
+            id,
+            "it is just being sent, and cannot be called back: look again in a minute",
+        ),
+        Changed::Unplanned => left(
+            id,
+            "it has only just arrived and is not planned yet: try again when the bridge runs",
+        ),
+        Changed::Unknown => left(id, "it is not in the queue any more: it was sent or deleted"),
+        Changed::Nothing => left(
+            id,
+            match action {
+                Action::Hold => "nothing of it waits: it is held already, or failed",
+                Action::Release => "nothing of it is held",
+                Action::Bounce => "nothing of it waits: it has failed already",
+                _ => "it is waiting to be tried already",
+            },
+        ),
     }
 }
 

@@ -23,8 +23,8 @@ impl Office {
             ..Status::default()
         };
         match &self.side {
-            Side::Open(operator, Some(control)) => {
-                let delivery = control.status().await?;
+            Side::Open(operator, Some(running)) => {
+                let delivery = running.control.status().await?;
                 status.paused_since = delivery.paused.map(|since| since.to_string());
                 status.accounts = delivery.accounts.iter().map(account).collect();
                 status.room = Some(room(operator.room()));

@@ -46,7 +46,7 @@ pub(super) async fn reach(config: Option<&Path>, intent: Intent) -> Result<Reach
         ),
         Intent::Change => {
             let spool = open(&premises, &directory)?;
-            (Side::Open(spool.operator(), None), Some(spool))
+            (Side::Open(Box::new(spool.operator()), None), Some(spool))
         }
     };
     Ok(Reached {

@@ -36,8 +36,11 @@ pub enum Order {
     Hold,
     /// What is held waits again, and is due now.
     Release,
-    /// Who still waits counts as failed, with this enhanced status code and this reason.
+    /// Who still waits in these parts counts as failed, with this enhanced status code and this reason. If one of the
+    /// parts does not wait any more, and is not held, nothing is done: the report would not be true.
     Bounce {
+        /// The parts.
+        parts: Vec<u32>,
         /// The code.
         status: String,
         /// The reason.
@@ -117,27 +120,19 @@ impl QueueWriter {
             Order::Retry | Order::Release if !planned => return Ok((Changed::Nothing, 0)),
             Order::Hold | Order::Bounce { .. } if !planned => return Ok((Changed::Unplanned, 0)),
             Order::Hold => self.run(
-                "UPDATE part SET state = 2, held_since = ?2 WHERE message = ?1 AND state = 0 AND marker IS NULL",
+                "UPDATE part SET state = 2, held_since = ?2, hold_told = 0 WHERE message = ?1 AND state = 0 AND marker IS NULL",
                 params![key, at],
             )?,
             Order::Release => self.run(
-                "UPDATE part SET state = 0, due = ?2, held_since = NULL WHERE message = ?1 AND state = 2",
+                "UPDATE part SET state = 0, due = ?2, held_since = NULL, hold_told = 0 WHERE message = ?1 AND state = 2",
                 params![key, at],
             )?,
             Order::Retry => self.retry(key, at)?,
-            Order::Bounce { status, cause } => {
-                self.run(
-                    "UPDATE recipient SET fate = 2, status = ?2, cause = ?3 WHERE message = ?1 AND fate = 0
-                     AND part IN (SELECT number FROM part
-                                  WHERE message = ?1 AND state IN (0, 2) AND marker IS NULL)",
-                    params![key, status, cause],
-                )?;
-                self.run(
-                    "UPDATE part SET state = 3, due = ?2, held_since = NULL
-                     WHERE message = ?1 AND state IN (0, 2) AND marker IS NULL",
-                    params![key, at],
-                )?
-            }
+            Order::Bounce {
+                parts,
+                status,
+                cause,
+            } => self.bounce(key, parts, status, cause, at)?,
         };
         if changed == 0 {
             let why = if under_way > 0 {
@@ -160,7 +155,7 @@ impl QueueWriter {
     /// much time as in the beginning: else a message that was given up would be given up again at the first trouble.
     fn retry(&mut self, key: &[u8], at: i64) -> Result<usize, DbError> {
         let due = self.run(
-            "UPDATE part SET state = 0, due = ?2, held_since = NULL
+            "UPDATE part SET state = 0, due = ?2, held_since = NULL, hold_told = 0
              WHERE message = ?1 AND state IN (0, 2) AND marker IS NULL",
             params![key, at],
         )?;
@@ -174,6 +169,40 @@ impl QueueWriter {
             params![key],
         )?;
         Ok(due + failed)
+    }
+
+    fn bounce(
+        &self,
+        key: &[u8],
+        parts: &[u32],
+        status: &str,
+        cause: &str,
+        at: i64,
+    ) -> Result<usize, DbError> {
+        for part in parts {
+            let at_rest: bool = self
+                .connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM part
+                                    WHERE message = ?1 AND number = ?2 AND state IN (0, 2) AND marker IS NULL)",
+                )?
+                .query_row(params![key, part], |row| row.get(0))?;
+            if !at_rest {
+                return Ok(0);
+            }
+        }
+        for part in parts {
+            self.run(
+                "UPDATE recipient SET fate = 2, status = ?3, cause = ?4
+                 WHERE message = ?1 AND part = ?2 AND fate = 0",
+                params![key, part, status, cause],
+            )?;
+            self.run(
+                "UPDATE part SET state = 3, due = ?3, held_since = NULL, hold_told = 0 WHERE message = ?1 AND number = ?2",
+                params![key, part, at],
+            )?;
+        }
+        Ok(parts.len())
     }
 
     fn is_expired(&self, key: &[u8], before: Timestamp) -> Result<bool, DbError> {

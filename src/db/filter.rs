@@ -135,9 +135,9 @@ impl Pattern {
 impl Filter {
     /// The ids that can be meant: greater than the first, less than the second.
     pub(super) fn ids(&self, after: Option<QueueId>) -> (QueueId, QueueId) {
-        let since = self.since.map(|since| QueueId::first_of(since).previous());
+        let since = self.since.map(|since| QueueId::earliest(since).previous());
         let lowest = after.max(since).unwrap_or(QueueId::from_bytes([0; 16]));
-        let highest = self.before.map(QueueId::first_of);
+        let highest = self.before.map(QueueId::earliest);
         (lowest, highest.unwrap_or(QueueId::from_bytes([0xff; 16])))
     }
 }

@@ -59,6 +59,17 @@ impl QueueReader {
         Ok(Self { connection })
     }
 
+    /// Parts of a message that wait, or are held, and are not under way.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn parts_at_rest(&self, id: QueueId) -> Result<Parts, DbError> {
+        self.parts(
+            "SELECT * FROM part WHERE message = ?1 AND state IN (0, 2) AND marker IS NULL ORDER BY number",
+            params![&id.as_bytes()[..]],
+        )
+    }
+
     /// Parts whose attempt was under way when the program ended: their outcome is unknown.
     ///
     /// # Errors

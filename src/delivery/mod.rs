@@ -32,5 +32,6 @@ pub use control::{
 };
 pub use pace::{Limits, Paces, Terms, Transport};
 pub use plan::{Account, Planner};
+pub use reports::{GivenUp, Undertaker};
 pub use retry::Schedule;
 pub use runner::{Runner, Upstreams};

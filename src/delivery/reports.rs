@@ -5,6 +5,7 @@
 //! so fifty failures at once are one report and a count of forty-nine.
 
 use super::plan::{Account, Planner};
+use crate::explain::local::BOUNCED;
 use crate::mail::Address;
 use crate::mail::BodyType;
 use crate::mail::Cause;
@@ -21,7 +22,7 @@ use crate::mail::header::MAX_HEADER_BLOCK;
 use crate::report::{
     self, Kind, Limit, MAX_RETURNED, Notice, Original, Outcome, Policy, Silence, compose, limit,
 };
-use crate::spool::{Body, Message, NewReport, Origin, Part, Reports, Store, Told};
+use crate::spool::{Body, Message, NewReport, Origin, Part, Reports, Store, StoreError, Told};
 use crate::telemetry::Event;
 use crate::telemetry::event::{Reported, What};
 use bytes::Bytes;
@@ -102,6 +103,70 @@ impl Reporter {
             settings.tell(&mut tidings, store, case, Kind::Held, now).await;
         }
         tidings
+    }
+}
+
+/// Tells senders that an administrator has given their messages up. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Undertaker {
+    store: Store,
+    reporter: Reporter,
+}
+
+/// A message that is about to be given up. Keep it until that is written: nobody else decides about reports meanwhile.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// The parts that wait or are held.
+    pub parts: Vec<u32>,
+    /// The enhanced status code that each of them gets (RFC 3463).
+    pub status: String,
+    /// The words that each of them gets.
+    pub cause: String,
+    /// To be queued in the same transaction.
+    pub reports: Reports,
+    /// For the log.
+    pub told: Vec<Reported>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Undertaker {
+    pub(super) fn new(store: Store, reporter: Reporter) -> Self {
+        Self { store, reporter }
+    }
+
+    /// What is told if all of a message that waits or is held is given up now.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn give_up(&self, id: QueueId, now: Timestamp) -> Result<GivenUp, StoreError> {
+        let failed = BOUNCED.disposition("", None);
+        let parts = self.store.parts_at_rest(id).await?.whole;
+        let mut tidings = Tidings::default();
+        // Whoever wants to get rid of a damaged message need not be able to read it.
+        if let (Some(settings), Ok((message, body))) = (&self.reporter.0, self.store.message(id).await) {
+            for part in &parts {
+                let case = Case {
+                    part,
+                    message: &message,
+                    body: &body,
+                    dispositions: &vec![failed.clone(); part.waiting.len()],
+                };
+                settings
+                    .tell(&mut tidings, &self.store, case, Kind::Failed, now)
+                    .await;
+            }
+        }
+        Ok(GivenUp {
+            parts: parts.iter().map(|part| part.id.number).collect(),
+            status: BOUNCED.status.with_class(failed.class()),
+            cause: BOUNCED.text(),
+            reports: tidings.reports,
+            told: tidings.told,
+            _turn: tidings.turn,
+        })
     }
 }
 

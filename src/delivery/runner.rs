@@ -11,7 +11,7 @@ use super::gates::{Change, Errand, Gate, Gates, Passage};
 use super::lanes::Lanes;
 use super::pace::{Pace, Paces, Ticket};
 use super::plan::{Account, Planner};
-use super::reports::Reporter;
+use super::reports::{Reporter, Undertaker};
 use super::retry::Schedule;
 use super::settle::GateNews;
 use crate::clock::Clock;
@@ -204,6 +204,12 @@ impl Runner {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// For administrators who give messages up; after [`reporting`](Self::reporting).
+    #[must_use]
+    pub fn undertaker(&self) -> Undertaker {
+        Undertaker::new(self.context.store.clone(), self.context.reporter.clone())
     }
 
     /// Delivers until `stop`, then lets the attempts under way finish for at most `grace`, and longer only for

@@ -248,6 +248,16 @@ pub mod local {
         remedy: "",
     };
 
+    /// An administrator does not want it to be tried any more.
+    pub const BOUNCED: Entry = Entry {
+        code: "bounced",
+        class: Class::Failed,
+        scope: Scope::Message,
+        status: EnhancedCode::new(0, 0),
+        meaning: "the administrator of this mail bridge has given the message up",
+        remedy: "",
+    };
+
     /// An outcome stayed unknown too often.
     pub const UNCERTAIN_TOO_OFTEN: Entry = Entry {
         code: "uncertain",

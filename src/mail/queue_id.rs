@@ -53,16 +53,6 @@ impl QueueId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The lowest id that a message of this moment, or of a later one, can have.
-    #[must_use]
-    pub fn first_of(arrived: Timestamp) -> Self {
-        let millis = u64::try_from(arrived.millis()).unwrap_or(0).to_be_bytes();
-        let mut bytes = [0; 16];
-        // The first 48 bits of a UUID of version 7 are the milliseconds.
-        bytes[..6].copy_from_slice(&millis[2..]);
-        Self::from_bytes(bytes)
-    }
-
     /// When the message arrived, as its id tells.
     #[must_use]
     pub fn arrived(&self) -> Timestamp {
@@ -150,10 +140,10 @@ mod tests {
         let at = Timestamp::from_millis(1_795_250_820_123);
         let id = QueueId::new(at);
         assert_eq!(id.arrived(), at);
-        assert!(QueueId::first_of(at) <= id);
-        assert!(QueueId::first_of(at.plus(std::time::Duration::from_millis(1))) > id);
-        assert!(QueueId::first_of(at).previous() < QueueId::first_of(at));
-        assert_eq!(QueueId::first_of(at).arrived(), at);
+        assert!(QueueId::earliest(at) <= id);
+        assert!(QueueId::earliest(at.plus(std::time::Duration::from_millis(1))) > id);
+        assert!(QueueId::earliest(at).previous() < QueueId::earliest(at));
+        assert_eq!(QueueId::earliest(at).arrived(), at);
     }
 
     #[test]

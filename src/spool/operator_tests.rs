@@ -72,6 +72,7 @@ fn change(message: QueueId, order: Order) -> Change {
 
 fn bounce() -> Order {
     Order::Bounce {
+        parts: vec![0],
         status: "5.0.0".to_owned(),
         cause: "an administrator said so".to_owned(),
     }
@@ -242,7 +243,23 @@ async fn what_is_being_sent_is_left_alone_and_its_sister_is_not() {
         number: 0,
     };
     spool.store().mark(sending, NOW).await.unwrap();
-    let changed = spool.operator().change(change(id, bounce())).await.unwrap();
+    let both = Order::Bounce {
+        parts: vec![0, 1],
+        status: String::new(),
+        cause: String::new(),
+    };
+    let changed = spool.operator().change(change(id, both)).await.unwrap();
+    assert_eq!(
+        changed,
+        Changed::UnderWay,
+        "a report about both would not be true"
+    );
+    let second = Order::Bounce {
+        parts: vec![1],
+        status: "5.0.0".to_owned(),
+        cause: "an administrator said so".to_owned(),
+    };
+    let changed = spool.operator().change(change(id, second)).await.unwrap();
     let Changed::Done(done) = changed else {
         panic!("{changed:?}")
     };

@@ -145,6 +145,14 @@ impl Store {
         self.read(QueueReader::interrupted).await
     }
 
+    /// Parts of a message that wait, or are held, and are not under way.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn parts_at_rest(&self, id: QueueId) -> Result<Parts, StoreError> {
+        self.read(move |reader| reader.parts_at_rest(id)).await
+    }
+
     /// A message with its body.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ impl HistoryReader {
         since: Timestamp,
         limit: usize,
     ) -> Result<Vec<QueueId>, HistoryError> {
-        let since = QueueId::first_of(since);
+        let since = QueueId::earliest(since);
         let since = &since.as_bytes()[..];
         match wanted {
             Wanted::Ids(first, last) => self.ids(

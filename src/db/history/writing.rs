@@ -58,8 +58,8 @@ impl HistoryWriter {
         };
         let too_old = before(keep);
         let (done, all) = (
-            QueueId::first_of(too_old),
-            QueueId::first_of(before(keep.saturating_mul(2))),
+            QueueId::earliest(too_old),
+            QueueId::earliest(before(keep.saturating_mul(2))),
         );
         let mut removed = self.remove(
             "SELECT id FROM message WHERE id < ?1 AND (id < ?2 OR NOT EXISTS
