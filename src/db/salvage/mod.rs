@@ -326,6 +326,10 @@ enum Kind {
     Hour,
     MaybeInteger,
     Text,
+    /// A text with an @, as addresses have it; the name of an account has none.
+    Address,
+    /// The opposite.
+    Name,
     MaybeText,
     Blob,
     /// The number of the row, which SQLite keeps elsewhere.
@@ -431,10 +435,20 @@ const TABLES: &[Table] = &[
         name: "reported",
         least: 4,
         columns: &[
-            ("recipient", Kind::Text),
+            ("recipient", Kind::Address),
             ("cause", Kind::Text),
             ("since", Kind::Time),
             ("held_back", Kind::Integer),
+        ],
+    },
+    Table {
+        name: "broken",
+        least: 4,
+        columns: &[
+            ("account", Kind::Name),
+            ("mailbox", Kind::Text),
+            ("since", Kind::Time),
+            ("warned", Kind::Integer),
         ],
     },
     Table {
@@ -469,6 +483,8 @@ impl Kind {
     fn fits(self, value: &Value) -> bool {
         match (self, value) {
             (Self::Id, Value::Blob(bytes)) => bytes.len() == 16,
+            (Self::Address, Value::Text(text)) => text.contains('@'),
+            (Self::Name, Value::Text(text)) => !text.contains('@'),
             (Self::Time, Value::Integer(time)) => *time > TIMES,
             (Self::Hour, Value::Integer(hour)) => (0..TIMES).contains(hour),
             (Self::Integer | Self::MaybeInteger, Value::Integer(_))
@@ -549,6 +565,7 @@ mod tests {
              INSERT INTO pause VALUES ('', 1800000000000), ('office', 1800000000001);
              INSERT INTO sent VALUES ('global', 'a@x.example', 500000, 'anna <>', 7);
              INSERT INTO reported VALUES ('a@x.example', 'busy', 1800000000000, 3);
+             INSERT INTO broken VALUES ('office', 'a@x.example', 1800000000000, 0);
              INSERT INTO alert VALUES ('disk', 1800000000000, 1800000000001, 'low');";
         db.connection.execute_batch(fill).unwrap();
         drop(db);
@@ -563,6 +580,7 @@ mod tests {
             ("pause", 2),
             ("sent", 1),
             ("reported", 1),
+            ("broken", 1),
             ("alert", 1),
         ] {
             let sql = format!("SELECT count(*) FROM {table}");
