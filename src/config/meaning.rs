@@ -3,6 +3,7 @@
 use super::secret::Secret;
 use crate::mail::Address;
 use ipnet::IpNet;
+use secrecy::SecretString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -391,7 +392,7 @@ pub struct Premises {
 }
 
 /// Who is told about the fate of messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// Who hears of failures.
     pub failures_to: FailuresTo,
@@ -399,6 +400,51 @@ pub struct Report {
     pub admin: Option<Address>,
     /// After how long somebody is told that a message is late; `None` for never.
     pub delay_warning: Option<Duration>,
+    /// Who is told when mail stops, besides the administrator by mail.
+    pub alerts: Alerts,
+}
+
+/// How administrators are told when mail stops.
+#[derive(Clone, Debug)]
+pub struct Alerts {
+    /// Where alerts are posted to.
+    pub webhook: Option<Webhook>,
+    /// A program that is run for each alert, with its arguments; it exists, and its path is absolute.
+    pub command: Option<Vec<String>>,
+    /// How old the oldest waiting message may be; `None` for any age.
+    pub queue: Option<Duration>,
+}
+
+/// Where alerts are posted to. Who knows the URL can post there, too: it is a secret, and `Debug` shows the host only.
+#[derive(Clone)]
+pub struct Webhook {
+    /// The URL; http or https, with a host.
+    pub url: SecretString,
+    /// Its host and port, for messages.
+    pub host: String,
+    /// True if it is on this machine.
+    pub local: bool,
+    /// What is posted.
+    pub format: WebhookFormat,
+}
+
+/// What is posted to a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// JSON of our own, for programs.
+    Json,
+    /// A message for Slack, or what understands the same: Mattermost, Rocket.Chat, Discord's /slack.
+    Slack,
+    /// An Adaptive Card for a workflow of Microsoft Teams.
+    Teams,
+    /// A notification of ntfy.
+    Ntfy,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Webhook({}, {:?})", self.host, self.format)
+    }
 }
 
 /// Who hears of failures.

@@ -2,6 +2,7 @@
 //! meaning, in which invalid values do not exist.
 
 mod access;
+mod alerts;
 mod certificates;
 mod document;
 mod excerpt;
@@ -18,9 +19,10 @@ mod tests;
 mod units;
 
 pub use meaning::{
-    Access, Account, Admin, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config, Delivery,
-    Endpoint, Endpoints, FailuresTo, Grant, History, Limits, Listener, Log, LogFormat, LogLevel, OnUncertain,
-    Premises, Provider, Report, SenderPattern, Spool, Tenant, Tls, TlsMode, Transport, Users,
+    Access, Account, Admin, Alerts, AuthMode, BareNewline, Bind, CertificateFiles, ClientId, Cloud, Config,
+    Delivery, Endpoint, Endpoints, FailuresTo, Grant, History, Limits, Listener, Log, LogFormat, LogLevel,
+    OnUncertain, Premises, Provider, Report, SenderPattern, Spool, Tenant, Tls, TlsMode, Transport, Users,
+    Webhook, WebhookFormat,
 };
 pub use problem::{LoadError, Place, Problem, Warning};
 pub use secret::{Secret, SecretSource};

@@ -1,5 +1,6 @@
 //! Which keys there are, what their defaults are, and what they mean. Each is named once, where it is read.
 
+use super::alerts::alerts;
 use super::certificates::certificates;
 use super::field::{Complaint, Field};
 use super::listener::listeners;
@@ -455,6 +456,7 @@ fn report(mut section: Section<'_>) -> Option<Report> {
         }
         pause(field).map(Some)
     });
+    let alerts = alerts(&mut section);
     section.finish();
     if nobody_is_admin {
         return None;
@@ -463,6 +465,7 @@ fn report(mut section: Section<'_>) -> Option<Report> {
         failures_to: failures_to?,
         admin: admin?,
         delay_warning: delay_warning?,
+        alerts: alerts?,
     })
 }
 

@@ -4,6 +4,7 @@
 //! read and never block it (SQLite's write-ahead log). Both speak in plain records ([`record`]).
 
 mod agenda;
+mod alerting;
 mod changing;
 mod filter;
 pub mod history;
@@ -20,6 +21,7 @@ mod turns;
 mod writing;
 
 pub use agenda::{Agenda, Lane, LaneAgenda, LaneCounts, Slots};
+pub use alerting::{Ages, Oldest};
 pub use changing::{Change, Changed, Done, Order};
 pub use filter::{Filter, NoSuchState, Pattern, State};
 pub use holding::Broken;

@@ -370,3 +370,20 @@ mod tests {
         }
     }
 }
+
+/// An alert that was told by one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldAlert {
+    /// What it is about.
+    pub name: String,
+    /// How it was told.
+    pub way: String,
+    /// Since when there was trouble.
+    pub since: Timestamp,
+    /// When it was told last.
+    pub told: Timestamp,
+    /// When it was told that it is over, if it was.
+    pub over: Option<Timestamp>,
+    /// What was told.
+    pub text: String,
+}

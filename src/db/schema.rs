@@ -185,12 +185,15 @@ const VERSION_3: &str = "
         PRIMARY KEY (recipient, cause)
     ) STRICT, WITHOUT ROWID;
 
-    -- Alerts that were raised and are not over.
+    -- Alerts that were told, each way by itself; written once they were.
     CREATE TABLE alert (
-        name  TEXT PRIMARY KEY,                    -- what it is about, e.g. 'account broken: office'
+        name  TEXT NOT NULL,                       -- what it is about, e.g. 'account broken: office'
+        way   TEXT NOT NULL,                       -- mail, webhook, command
         since INTEGER NOT NULL,
-        told  INTEGER NOT NULL,                    -- when somebody was told last
-        text  TEXT NOT NULL
+        told  INTEGER NOT NULL,                    -- when it was told last
+        over  INTEGER,                             -- when it was told that it is over
+        text  TEXT NOT NULL,
+        PRIMARY KEY (name, way)
     ) STRICT, WITHOUT ROWID;
 
     ALTER TABLE message ADD COLUMN report INTEGER NOT NULL DEFAULT 0;      -- 1: a report of ours

@@ -12,6 +12,7 @@
 //! ```
 
 mod compose;
+mod letter;
 mod limit;
 mod quoted;
 mod recipient;
@@ -19,6 +20,7 @@ mod status;
 mod text;
 
 pub use compose::{MAX_RETURNED, Notice, Original, Outcome, compose};
+pub use letter::{Letter, letter};
 pub use limit::{Limit, limit};
 pub use recipient::{Policy, Silence, Told, is_wanted, recipient};
 

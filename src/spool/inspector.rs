@@ -6,7 +6,7 @@ use super::disk::RealDisk;
 use super::spool_files::SpoolFiles;
 use super::store::StoreError;
 use crate::db::record::{Message, Stored};
-use crate::db::{DbError, Entry, OpenError, Overview, QueueReader, RecipientState, Search};
+use crate::db::{Ages, DbError, Entry, OpenError, Overview, QueueReader, RecipientState, Search};
 use crate::mail::QueueId;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -197,6 +197,14 @@ impl Inspector {
 
     pub(super) fn files(&self) -> &SpoolFiles {
         &self.files
+    }
+
+    /// How long the oldest messages wait.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn ages(&self) -> Result<Ages, StoreError> {
+        self.read(QueueReader::ages).await
     }
 
     pub(super) async fn read<T: Send + 'static>(

@@ -54,12 +54,12 @@ mod writer;
 
 pub use crate::db::record::{
     Deferral, Fate, Message, NewReport, Next, Occasion, Origin, Part, PartId, Plan, PlannedPart, Progress,
-    RecipientUpdate, Reports, Sent, Settlement, Told, Turn,
+    RecipientUpdate, Reports, Sent, Settlement, Told, ToldAlert, Turn,
 };
 pub use crate::db::{
-    Agenda, Broken, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts,
-    NoSuchState, Order, Overview, PartState, Parts, Pattern, RecipientState, Salvaged, Search, Slots, State,
-    Turns,
+    Agenda, Ages, Broken, Change, Changed, Done, Ending, Entry, Filter, InTurn, Lane, LaneAgenda, LaneCounts,
+    NoSuchState, Oldest, Order, Overview, PartState, Parts, Pattern, RecipientState, Salvaged, Search, Slots,
+    State, Turns,
 };
 pub use backup::BackedUp;
 pub use body::{Body, BodyError, Pieces};

@@ -3,7 +3,9 @@
 use super::body::{Body, BodyError};
 use super::spool_files::SpoolFiles;
 use super::writer::{Write, WriteError, WriterHandle, Written};
-use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Sent, Settlement, Stored, Told};
+use crate::db::record::{
+    Message, Occasion, PartId, Plan, Reports, Sent, Settlement, Stored, Told, ToldAlert,
+};
 use crate::db::{Agenda, DbError, Ending, Lane, LaneAgenda, LaneCounts, Parts, QueueReader, Slots};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -324,6 +326,27 @@ impl Store {
     /// [`StoreError`]
     pub async fn told(&self, recipient: String, cause: String) -> Result<Option<Told>, StoreError> {
         self.read(move |reader| reader.told(&recipient, &cause)).await
+    }
+
+    /// Remembers that an alert was told, and queues the mail that tells it if it is one, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn alerted(&self, told: ToldAlert, mail: Reports) -> Result<(), StoreError> {
+        let written = self.writer.write(Write::Alert(Box::new(told), mail)).await?;
+        if let Written::Told(Some(octets)) = written {
+            self.count_reports(octets);
+            self.news.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The alerts that were told.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn alerts(&self) -> Result<Vec<ToldAlert>, StoreError> {
+        self.read(QueueReader::alerts).await
     }
 
     pub(super) fn count_reports(&self, octets: u64) {

@@ -9,7 +9,7 @@
 
 use super::reserve::Reserve;
 use super::spool_files::SpoolFiles;
-use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored};
+use crate::db::record::{Message, Occasion, PartId, Plan, Reports, Settlement, Stored, ToldAlert};
 use crate::db::{Broken, Change, Changed, DbError, Ending, QueueWriter};
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
@@ -27,6 +27,7 @@ pub(super) enum Write {
     Mark(PartId, Timestamp),
     Settle(Box<Settlement>),
     Tell(Occasion, Reports),
+    Alert(Box<ToldAlert>, Reports),
     Hold(PartId),
     ReinIn(Timestamp, Timestamp),
     Change(Box<Change>),
@@ -306,6 +307,7 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
             return Ok(Written::Settled(ending, octets));
         }
         Write::Tell(occasion, reports) => return Ok(Written::Told(db.tell(*occasion, reports)?)),
+        Write::Alert(told, mail) => return Ok(Written::Told(Some(db.alerted(told, mail)?))),
         Write::Forget(last) => db.forget(*last)?,
     }
     Ok(Written::Done)
@@ -331,6 +333,7 @@ impl Ghosts {
                 | Write::Pause(..)
                 | Write::Resume(_)
                 | Write::Tell(..)
+                | Write::Alert(..)
                 | Write::Forget(_)
                 | Write::Change(_) => {}
             }
