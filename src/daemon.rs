@@ -1,11 +1,13 @@
 //! Floor 7: the only file that knows everybody. Build, run, drain.
 
 use crate::admin::{ControlSocket, Facts, Office, Running, Side, SocketError};
+use crate::alert::{self, Alerts, Carriers, Expiring, Topic, Trouble, Way};
 use crate::clock::Clock;
 use crate::config::{self, AuthMode, Config, Grant, OnUncertain};
 use crate::delivery::{Account, Limits, Paces, Planner, Runner, Schedule, Terms, Upstreams};
 use crate::history::{self, Feed, Keeper, KeeperSettings};
 use crate::http;
+use crate::mail::Timestamp;
 use crate::oauth::{ClientCredentials, Tokens};
 use crate::report::Policy;
 use crate::smtp;
@@ -33,6 +35,7 @@ pub struct Daemon {
     control: Option<ControlSocket>,
     office: Office,
     dead_letters: DeadLetters,
+    alerts: Alerts,
 }
 
 /// How a running daemon is told to end.
@@ -122,6 +125,7 @@ impl Daemon {
                 "state_dir is on a network file system, where mail is not safe: choose a directory on a local disk"
             );
         }
+        let ways = ways(config, &planner)?;
         let settings = SpoolSettings {
             directory: config.state_dir.join("spool"),
             max_size: config.spool.max_size,
@@ -165,8 +169,20 @@ impl Daemon {
             keep: config.history.keep,
             max_size: config.history.max_size,
         });
+        let settings = alert::Settings {
+            ways,
+            limits: alert::Limits {
+                queue: config.report.alerts.queue,
+                hold_for: config.delivery.hold_for,
+            },
+            hostname: hostname.clone(),
+            found: damages(spool.swept(), clock.now()),
+            ends: ends(config.listeners.clone()),
+        };
+        let alerts = Alerts::new(spool.store(), spool.operator(), runner.control(), clock, settings);
         Ok(Self {
             feed: Feed::new(spool.store(), keeper, clock),
+            alerts,
             control,
             office,
             dead_letters,
@@ -215,13 +231,14 @@ impl Daemon {
         // What the last attempts came to is to be in the history, too.
         let told = CancellationToken::new();
         let remembering = self.feed.run(told.clone());
+        let alerting = self.alerts.run(stop.soon.clone());
         tracing::info!("ready");
         let working = async {
             tokio::join!(accepting, delivering);
             told.cancel();
         };
         tokio::select! {
-            _ = async { tokio::join!(working, administering, tidying, remembering) } => {}
+            _ = async { tokio::join!(working, administering, tidying, remembering, alerting) } => {}
             () = stop.now.cancelled() => {}
         }
         // Every other holder of the spool is gone: their futures were finished or dropped above.
@@ -369,6 +386,87 @@ fn report_policy(report: &config::Report) -> Policy {
         failures_to: report.failures_to,
         admin: report.admin.clone(),
     }
+}
+
+/// How administrators are told when mail stops.
+fn ways(config: &Config, planner: &Planner) -> Result<Vec<Way>, StartError> {
+    let alerts = &config.report.alerts;
+    let mut ways = Vec::new();
+    if let Some(webhook) = &alerts.webhook {
+        // As for the accounts: a proxy cannot reach what is on this machine.
+        let proxy = if webhook.local {
+            http::Proxy::None
+        } else {
+            http::Proxy::Environment
+        };
+        let client = http::client(config.tls.extra_ca_file.as_deref(), proxy)?;
+        ways.push(Way::Webhook(client, webhook.clone()));
+    }
+    ways.extend(alerts.command.clone().map(Way::Command));
+    if let Some(to) = &config.report.admin {
+        ways.push(Way::Mail(Box::new(Carriers {
+            to: to.clone(),
+            accounts: accounts(config),
+            planner: planner.clone(),
+        })));
+    }
+    Ok(ways)
+}
+
+/// What administrators are told of what was found at the start.
+fn damages(swept: &Swept, now: Timestamp) -> Vec<Trouble> {
+    let found = |what: String, text: &str| Trouble {
+        topic: Topic::Damaged(what),
+        since: now,
+        text: text.to_owned(),
+        detail: String::new(),
+        repeat: None,
+    };
+    let mut troubles = Vec::new();
+    if let Some(Recovered { moved_to, failed, .. }) = &swept.recovered {
+        let text = match failed {
+            None => {
+                "The queue's database was damaged; what could be read of it was recovered. Look at the held messages, \
+                 which may have been sent already: `smtp-oauth-bridge queue list --state held`."
+            }
+            Some(_) => {
+                "The queue's database was damaged and nothing could be recovered of it: mail that waited in it is not \
+                 sent. The log of the start says why."
+            }
+        };
+        let what = format!("the queue's database, moved to {}", moved_to.display());
+        troubles.push(found(what, text));
+    }
+    if swept.replaced {
+        troubles.push(found(
+            format!("the queue's database was replaced ({now})"),
+            "The queue's database is not the one that this spool had before. Mail that waited in that one is not sent.",
+        ));
+    }
+    if swept.set_aside > 0 {
+        troubles.push(found(
+            format!("{} stored messages were set aside ({now})", swept.set_aside),
+            "Stored messages without a record were set aside in the directory corrupt/ of the spool. They may have been \
+             sent already or not: look at them, and send what is missing with `smtp-oauth-bridge queue import`.",
+        ));
+    }
+    troubles
+}
+
+/// What has an end that administrators should know of: the certificates of the listeners.
+fn ends(listeners: Vec<config::Listener>) -> alert::Ends {
+    Arc::new(move |now| {
+        let ending = smtp::ending_certificates(&listeners, now).ok()?;
+        let expiring = |(file, at): (std::path::PathBuf, Timestamp)| Expiring {
+            what: format!("the certificate {}", file.display()),
+            at,
+            remedy:
+                "Put a new one in its place, it is read again by itself; devices that verify certificates \
+                     send nothing after its end"
+                    .to_owned(),
+        };
+        Some(ending.into_iter().map(expiring).collect())
+    })
 }
 
 fn schedule(config: &Config) -> Schedule {

@@ -195,6 +195,11 @@ fn every_key_means_something() {
         "it@contoso.example"
     );
     assert_eq!(config.report.delay_warning, Some(Duration::from_secs(4 * 3600)));
+    let alerts = &config.report.alerts;
+    let webhook = alerts.webhook.as_ref().unwrap();
+    assert_eq!(format!("{webhook:?}"), "Webhook(127.0.0.1:8088, Ntfy)");
+    assert!(webhook.local && alerts.command.as_ref().unwrap().len() == 3);
+    assert_eq!(alerts.queue, Some(Duration::from_secs(2 * 3600)));
     assert_eq!(config.users.file, Path::new("tests/config/good/people"));
     assert_eq!(config.limits.max_connections, 50);
     assert_eq!((config.spool.max_size, config.spool.min_free), (500_000_000, 0));

@@ -175,7 +175,7 @@ mod tests {
     fn the_oldest_message_of_each_kind_is_found() {
         let (_dir, mut db, reader) = queue();
         assert_eq!(reader.ages().unwrap(), Ages::default());
-        let minute = |n| NOW.plus(Duration::from_secs(60 * n));
+        let minute = |n: u64| NOW.plus(Duration::from_secs(60 * n));
         let first = message(&mut db, minute(0), Some("one@x.example"));
         let second = message(&mut db, minute(1), Some("two@x.example"));
         message(&mut db, minute(2), None);

@@ -302,7 +302,6 @@ impl Settings {
         limit
     }
 
-    /// The report as a message of the queue: from nobody, so that nothing comes back (RFC 3464 §2), and with its plan.
     fn queued(
         &self,
         id: QueueId,
@@ -311,7 +310,23 @@ impl Settings {
         carrier: Account,
         now: Timestamp,
     ) -> Option<NewReport> {
-        let body_type = if report.is_ascii() {
+        self.planner.mail_of_ours(carrier, id, report, to, now)
+    }
+}
+
+impl Planner {
+    /// Mail that we write ourselves, as a message of the queue: from nobody, so that nothing comes back (RFC 3464 §2),
+    /// and with its plan. Nothing if its envelope cannot be made.
+    #[must_use]
+    pub fn mail_of_ours(
+        &self,
+        carrier: Account,
+        id: QueueId,
+        octets: Vec<u8>,
+        to: &Address,
+        now: Timestamp,
+    ) -> Option<NewReport> {
+        let body_type = if octets.is_ascii() {
             BodyType::SevenBit
         } else {
             BodyType::EightBitMime
@@ -328,15 +343,15 @@ impl Settings {
                 tls: false,
                 user: None,
             },
-            size: report.len() as u64,
-            checksum: crc32fast::hash(&report),
+            size: octets.len() as u64,
+            checksum: crc32fast::hash(&octets),
             report: true,
         };
-        let outline = self.planner.by(carrier).outline(&message, &report, true);
+        let outline = self.by(carrier).outline(&message, &octets, true);
         Some(NewReport {
             plan: outline.plan(Some(&message), now),
             message,
-            body: Bytes::from(report),
+            body: Bytes::from(octets),
         })
     }
 }

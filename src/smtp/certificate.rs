@@ -100,23 +100,36 @@ struct Ready {
 /// # Errors
 /// [`CertificateError`] for the first that cannot be used.
 pub fn check_certificates(listeners: &[Listener], now: Timestamp) -> Result<Vec<String>, CertificateError> {
+    let ending = ending_certificates(listeners, now)?;
+    let warning = |(file, end): (PathBuf, Timestamp)| {
+        let (warning, _) = expiry::warning(end, now, None)?;
+        Some(format!("the certificate {} {warning}: {REPLACE}", file.display()))
+    };
+    Ok(ending.into_iter().filter_map(warning).collect())
+}
+
+/// Those of the certificates that these listeners are given that are near their end or over, and when that is. Blocks on
+/// the disk.
+///
+/// # Errors
+/// [`CertificateError`] for the first that cannot be used.
+pub fn ending_certificates(
+    listeners: &[Listener],
+    now: Timestamp,
+) -> Result<Vec<(PathBuf, Timestamp)>, CertificateError> {
     let mut seen: Vec<&CertificateFiles> = Vec::new();
-    let mut warnings = Vec::new();
+    let mut ending = Vec::new();
     let encrypted = listeners.iter().filter(|listener| listener.tls != TlsMode::Off);
     for files in encrypted.filter_map(|listener| listener.certificate.as_ref()) {
         if seen.contains(&files) {
             continue;
         }
         seen.push(files);
-        let warning = load(files)?.end.and_then(|end| expiry::warning(end, now, None));
-        warnings.extend(warning.map(|(warning, _)| {
-            format!(
-                "the certificate {} {warning}: {REPLACE}",
-                files.certificate.display()
-            )
-        }));
+        let end = load(files)?.end;
+        let near = end.filter(|end| expiry::warning(*end, now, None).is_some());
+        ending.extend(near.map(|end| (files.certificate.clone(), end)));
     }
-    Ok(warnings)
+    Ok(ending)
 }
 
 /// What to do about a certificate that nears its end.

@@ -60,7 +60,7 @@ mod tls;
 mod transaction;
 mod waiting;
 
-pub use certificate::{CertificateError, check_certificates};
+pub use certificate::{CertificateError, check_certificates, ending_certificates};
 pub use chunk::ChunkReader;
 pub use crowd::Capacity;
 pub use data::{DataReader, Decoded};

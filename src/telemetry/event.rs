@@ -188,6 +188,9 @@ pub struct Reported {
 pub struct Alerted {
     /// What it is about, for example `account broken: office`.
     pub name: String,
+    /// How they were told: `webhook`, `command`, `mail`.
+    #[serde(default)]
+    pub way: String,
     /// True if it is over.
     pub over: bool,
     /// What was told.

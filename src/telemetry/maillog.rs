@@ -20,9 +20,10 @@
 //! | `not reported` | nobody was told | `action` `why` |
 //! | `paused` / `resumed` | an administrator stopped the sending, or lets it go on | `account` |
 //! | (a sentence) | a limit of a mailbox is near, reached or found out | none |
+//! | `alert` / `all-clear` | administrators were told of trouble, or of its end | `name` `way` `text` |
 //! | `account broken` / `account well` | a gate closed or opened | `account` `mailbox` `cause` `upstream` `probe` |
 
-use super::event::{Action, Attempted, Outcome, Reported};
+use super::event::{Action, Alerted, Attempted, Outcome, Reported};
 use crate::mail::Address;
 use crate::mail::Cause;
 use crate::mail::Envelope;
@@ -151,6 +152,21 @@ impl Maillog {
         let to: Vec<&Address> = envelope.addresses().collect();
         let (from, to) = (envelope.reverse_path(), List(&to));
         info!(target: "mail", %id, %from, %to, size, by, "imported");
+    }
+
+    /// Administrators were told of something; the same value goes into the history.
+    pub fn alerted(&self, alerted: &Alerted) {
+        let Alerted {
+            name,
+            way,
+            over,
+            text,
+        } = alerted;
+        if *over {
+            info!(target: "mail", name, way, "all-clear");
+        } else {
+            warn!(target: "mail", name, way, text, "alert");
+        }
     }
 
     /// Mail of an account or mailbox waits from now on.
