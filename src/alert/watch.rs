@@ -191,6 +191,10 @@ impl Alerts {
             }
             // Something was missed, which may be that an account broke again.
             Err(RecvError::Lagged(_)) => self.facts.well.clear(),
+            // The look that follows sees what waits for a person.
+            Ok(
+                Attention::HoldEnds { .. } | Attention::HeldTooLong { .. } | Attention::PersonNeeded { .. },
+            ) => {}
             Err(RecvError::Closed) => return false,
         }
         true
@@ -379,8 +383,13 @@ impl Alerts {
         let at = row.over.unwrap_or(row.told);
         mail.events
             .push(Event::new(at, None, What::Alerted(alerted.clone())).to_json());
+        let is_mail = !mail.new.is_empty();
         match self.store.alerted(row.clone(), mail).await {
             Ok(()) => {
+                if is_mail {
+                    // It is planned already; if the runner stops, the next one finds it.
+                    let _ = self.control.look_again().await;
+                }
                 Maillog.alerted(&alerted);
                 true
             }

@@ -195,7 +195,9 @@ fn late(world: &mut World, facts: &Facts, limits: &Limits, now: Timestamp) {
         why = format!(" The reason: {}.", trouble.cause.public.trim_end_matches('.'));
         detail.clone_from(&trouble.cause.diagnostic);
     }
-    let age = format_duration(Duration::from_secs(now.since(oldest.arrived).as_secs() / 60 * 60));
+    let age = now.since(oldest.arrived).as_secs();
+    let age = if age < 60 { age } else { age / 60 * 60 };
+    let age = format_duration(Duration::from_secs(age));
     world.troubles.push(Trouble {
         topic: Topic::Late,
         since: oldest.arrived.plus(limit),

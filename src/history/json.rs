@@ -69,8 +69,13 @@ fn event(event: &Event) -> Value {
         }) => {
             json!({ "event": "reported", "action": action, "to": to, "report": report, "why_not": why_not })
         }
-        What::Alerted(Alerted { name, over, text }) => {
-            json!({ "event": "alerted", "name": name, "over": over, "text": text })
+        What::Alerted(Alerted {
+            name,
+            way,
+            over,
+            text,
+        }) => {
+            json!({ "event": "alerted", "name": name, "way": way, "over": over, "text": text })
         }
     };
     value["id"] = json!(event.id);

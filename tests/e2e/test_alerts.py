@@ -106,7 +106,8 @@ class Alerts(unittest.TestCase):
         bridge.wait_log(r" account broken")
         self.send(bridge)
         # Two more probes find it broken: enough time for a second alert, if there were one.
-        bridge.wait_log(r" held id=", count=2)
+        asked = len(self.world.sandbox.requests("/token"))
+        wait_for("two probes", lambda: len(self.world.sandbox.requests("/token")) >= asked + 2, evidence=bridge.log)
         self.assertEqual(self.webhook.events(), [BEGUN])
 
         self.mend_the_account()
