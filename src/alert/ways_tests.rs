@@ -161,6 +161,7 @@ fn mail_goes_by_an_account_that_is_well_and_not_the_one_it_is_about() {
     let account = |name: &str| Account {
         name: name.to_owned(),
         mailbox: format!("{name}@x.example").parse().unwrap(),
+        send_as: Vec::new(),
     };
     let status = |name: &str, paused| AccountStatus {
         name: name.to_owned(),
