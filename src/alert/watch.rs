@@ -193,7 +193,9 @@ impl Alerts {
             Err(RecvError::Lagged(_)) => self.facts.well.clear(),
             // The look that follows sees what waits for a person.
             Ok(
-                Attention::HoldEnds { .. } | Attention::HeldTooLong { .. } | Attention::PersonNeeded { .. },
+                Attention::HoldEnds { .. } | Attention::HeldTooLong { .. } | Attention::PersonNeeded { .. }
+                // Mail does not stop at a limit, it waits; if it waits for long, that is told.
+                | Attention::Limit { .. },
             ) => {}
             Err(RecvError::Closed) => return false,
         }
