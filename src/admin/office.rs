@@ -235,7 +235,12 @@ impl Office {
         while let Some(piece) = rest.next().await? {
             importing.write(&piece).await?;
         }
-        let message = importing.finish().await?;
+        let acted = Acted {
+            action: Action::Import,
+            by: by.to_owned(),
+        };
+        let event = Event::new(self.now(), Some(id), What::Acted(acted));
+        let message = importing.finish(vec![event.to_json()]).await?;
         Maillog.imported(id, &message.envelope, message.size, by);
         Ok(view::Imported { id, new: true })
     }

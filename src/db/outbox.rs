@@ -10,7 +10,10 @@ const MAX_OUTBOX: i64 = if cfg!(test) { 100 } else { 200_000 };
 impl QueueWriter {
     /// Puts events into the outbox. If nobody takes them from there, the oldest make room: a history that cannot
     /// be written must not fill the disk.
-    pub(super) fn put_in_outbox(&mut self, events: &[String]) -> Result<(), DbError> {
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn put_in_outbox(&mut self, events: &[String]) -> Result<(), DbError> {
         for event in events {
             self.connection
                 .prepare_cached("INSERT INTO outbox (event) VALUES (?1)")?

@@ -62,11 +62,11 @@ impl Importing {
         Ok(self.draft.write(octets).await?)
     }
 
-    /// Takes responsibility for the message, if it is whole.
+    /// Takes responsibility for the message, if it is whole; `events` are told to the history in the same transaction.
     ///
     /// # Errors
     /// [`ImportError`]; nothing is left behind.
-    pub async fn finish(self) -> Result<Message, ImportError> {
+    pub async fn finish(self, events: Vec<String>) -> Result<Message, ImportError> {
         let Self { draft, expected } = self;
         let (found, checksum) = (draft.size(), draft.checksum());
         if (found, checksum) != (expected.size, expected.checksum) {
@@ -76,7 +76,9 @@ impl Importing {
                 expected: (expected.size, expected.checksum),
             });
         }
-        Ok(draft.accept(expected.envelope, expected.origin).await?)
+        Ok(draft
+            .accept_telling(expected.envelope, expected.origin, events)
+            .await?)
     }
 }
 
@@ -99,7 +101,7 @@ mod tests {
             for damaged in [&body[..octets - 1], &[&body[1..], b"?"].concat()] {
                 let mut importing = operator.import(envelope.clone()).await.unwrap().unwrap();
                 importing.write(damaged).await.unwrap();
-                let error = importing.finish().await.unwrap_err();
+                let error = importing.finish(Vec::new()).await.unwrap_err();
                 assert!(matches!(error, ImportError::Damaged { .. }), "{error}");
                 assert!(operator.inspector().details(message.id).await.is_err());
                 assert!(body_files(to.path()).is_empty());
@@ -108,7 +110,10 @@ mod tests {
             for piece in body.chunks(40_000) {
                 importing.write(piece).await.unwrap();
             }
-            assert_eq!(importing.finish().await.unwrap(), message);
+            let told = vec!["imported".to_owned()];
+            assert_eq!(importing.finish(told).await.unwrap(), message);
+            let outbox = new.store().outbox(100).await.unwrap();
+            assert_eq!(outbox.last().unwrap().1, "imported");
             assert_eq!(read_back(&new, message.id).await, (message, body));
             assert!(operator.import(envelope).await.unwrap().is_none(), "it is there");
             drop(operator);

@@ -190,7 +190,17 @@ impl Draft {
     ///
     /// # Cancellation
     /// After a cancelled call the message may have been accepted or not, as after a lost connection.
-    pub async fn accept(mut self, envelope: Envelope, origin: Origin) -> Result<Message, AcceptError> {
+    pub async fn accept(self, envelope: Envelope, origin: Origin) -> Result<Message, AcceptError> {
+        self.accept_telling(envelope, origin, Vec::new()).await
+    }
+
+    /// As [`accept`](Self::accept), and tells the history something in the same transaction.
+    pub(super) async fn accept_telling(
+        mut self,
+        envelope: Envelope,
+        origin: Origin,
+        events: Vec<String>,
+    ) -> Result<Message, AcceptError> {
         if self.file.is_some() {
             self.flush().await?;
         }
@@ -226,7 +236,7 @@ impl Draft {
         let accepted = self
             .shared
             .writer
-            .write(Write::Accept(Box::new(message.clone()), stored))
+            .write(Write::Accept(Box::new(message.clone()), stored, events))
             .await;
         if let Err(error) = accepted {
             self.shared.live.fetch_sub(message.size, Ordering::Relaxed);

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 /// What can be asked of the writer.
 #[derive(Debug)]
 pub(super) enum Write {
-    Accept(Box<Message>, Stored),
+    Accept(Box<Message>, Stored, Vec<String>),
     Plan(QueueId, Plan),
     Mark(PartId, Timestamp),
     Settle(Box<Settlement>),
@@ -226,7 +226,7 @@ impl Writer {
 
     /// Answers a request that certainly left nothing in the database: a body that came with it is not owed.
     fn refuse(&self, write: &Write, answer: Answer, error: WriteError) {
-        if let Write::Accept(message, Stored::File) = write {
+        if let Write::Accept(message, Stored::File, _) = write {
             remove_body(&self.files, message.id);
         }
         let _ = answer.send(Err(error));
@@ -286,7 +286,10 @@ fn commit_group(
 
 fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
     match write {
-        Write::Accept(message, stored) => db.insert(message, stored)?,
+        Write::Accept(message, stored, events) => {
+            db.insert(message, stored)?;
+            db.put_in_outbox(events)?;
+        }
         Write::Plan(id, plan) => db.plan(*id, plan)?,
         Write::Mark(part, at) => db.mark(*part, *at)?,
         Write::Hold(part) => db.hold(*part)?,
@@ -318,7 +321,7 @@ impl Ghosts {
         let mut ghosts = Self::default();
         for (write, _) in group {
             match write {
-                Write::Accept(message, _) => ghosts.accepted.push(message.id),
+                Write::Accept(message, ..) => ghosts.accepted.push(message.id),
                 Write::Mark(part, _) => ghosts.marked.push(*part),
                 // These may be carried out again, with the same result.
                 Write::Plan(..)
@@ -422,12 +425,12 @@ mod tests {
         let mut refused = Vec::new();
         let mut writes = vec![
             Write::Mark(part, waiting.arrived),
-            Write::Accept(Box::new(in_file.clone()), Stored::File),
+            Write::Accept(Box::new(in_file.clone()), Stored::File, Vec::new()),
         ];
         for _ in 0..20 {
             let message = message(&stored);
             refused.push(message.id);
-            writes.push(Write::Accept(Box::new(message), stored.clone()));
+            writes.push(Write::Accept(Box::new(message), stored.clone(), Vec::new()));
         }
         for write in writes {
             let handle = handle.clone();
@@ -441,7 +444,7 @@ mod tests {
         let next = message(&stored);
         let id = next.id;
         handle
-            .write(Write::Accept(Box::new(next), stored.clone()))
+            .write(Write::Accept(Box::new(next), stored.clone(), Vec::new()))
             .await
             .unwrap();
         let reader = QueueReader::open(&files.database()).unwrap();

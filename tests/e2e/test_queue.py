@@ -180,6 +180,7 @@ class Queue(unittest.TestCase):
         again = self.run_tool("queue", "import", files)
         self.assertIn(f"{ids[0]}: is in the queue already", again)
         self.assertIn(f"{ids[1]}: imported", again)
+        wait_for("the history", lambda: "imported by" in self.run_tool("trace", ids[1]))
         foreign = self.world.directory / "foreign.eml"
         foreign.write_bytes(head("foreign").replace(b"\r\n", b"\n") + b"\nFrom elsewhere.\n")
         self.assertIn("--to", self.tool("queue", "import", foreign).stderr)
