@@ -234,7 +234,13 @@ impl QueueReader {
     pub fn old_failures(&self, before: Timestamp, limit: usize) -> Result<Vec<QueueId>, DbError> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT message FROM part WHERE state = 3 AND due < ?1 ORDER BY due LIMIT ?2")?;
+            // A message that has something left to be done stays, and must not stand in the way of the others.
+            .prepare_cached(
+                "SELECT message FROM part AS failed WHERE state = 3 AND due < ?1 AND NOT EXISTS
+                     (SELECT 1 FROM part WHERE part.message = failed.message
+                      AND (part.state IN (0, 2) OR part.state = 3 AND part.due >= ?1))
+                 ORDER BY due LIMIT ?2",
+            )?;
         let ids = statement.query_map(params![before.millis(), limit], |row| queue_id(row, "message"))?;
         let mut ids: Vec<QueueId> = ids.collect::<Result<_, _>>()?;
         ids.dedup();

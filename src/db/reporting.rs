@@ -24,7 +24,9 @@ impl QueueWriter {
             Occasion::HeldTooLong(PartId { message, number }) => self
                 .connection
                 .prepare_cached(
-                    "UPDATE part SET hold_told = 1 WHERE message = ?1 AND number = ?2 AND hold_told = 0",
+                    // What waited behind a broken account is held from now on, in the same transaction.
+                    "UPDATE part SET hold_told = 1, state = iif(state = 0, 2, state)
+                     WHERE message = ?1 AND number = ?2 AND hold_told = 0 AND marker IS NULL",
                 )?
                 .execute(params![&message.as_bytes()[..], number])?,
         };

@@ -243,8 +243,8 @@ impl QueueWriter {
             Some(false) => PartState::Waiting,
         };
         let mut part = self.connection.prepare_cached(
-            "INSERT INTO part (message, number, account, mailbox, changes, due, state, device, sender)
-             SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(auth_user, client), coalesce(reverse_path, '')
+            "INSERT INTO part (message, number, account, mailbox, changes, due, state, device, sender, uncertain)
+             SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(auth_user, client), coalesce(reverse_path, ''), recovered
              FROM message WHERE id = ?1",
         )?;
         let mut recipient = self
@@ -323,7 +323,14 @@ impl QueueWriter {
     /// SQLite's.
     pub fn rein_in(&mut self, now: Timestamp, horizon: Timestamp) -> Result<(), DbError> {
         self.connection
-            .prepare_cached("UPDATE part SET due = ?1 WHERE state = 0 AND due > ?2")?
+            // Lane by lane, along the index: a walk over a million parts would keep every 250 waiting.
+            .prepare_cached(
+                "UPDATE part SET due = ?1 WHERE (message, number) IN (
+                     SELECT late.message, late.number
+                     FROM lane CROSS JOIN part AS late INDEXED BY part_due
+                     WHERE late.state = 0 AND late.marker IS NULL
+                       AND late.account = lane.account AND late.mailbox = lane.mailbox AND late.due > ?2)",
+            )?
             .execute(params![now.millis(), horizon.millis()])?;
         Ok(())
     }

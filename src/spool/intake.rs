@@ -239,7 +239,7 @@ impl Draft {
             .write(Write::Accept(Box::new(message.clone()), stored, events))
             .await;
         if let Err(error) = accepted {
-            self.shared.live.fetch_sub(message.size, Ordering::Relaxed);
+            super::store::take_off(&self.shared.live, message.size);
             return Err(AcceptError::from(&error));
         }
         self.shared.arrived.notify_one();

@@ -119,8 +119,18 @@ impl Spool {
         };
         recover::resume(&files).map_err(io_error)?;
         let opened = match Opened::open(&files, known, clock) {
+            // Perhaps there is no room even to open it: that is what the reserve is for.
+            Err(error @ (OpenError::Unusable(_) | OpenError::Files(_))) if files.give_up_reserve() => {
+                tracing::error!(%error, "the queue could not be opened; the reserve of the spool is given up and it is tried once more: free some space");
+                Opened::open(&files, known, clock)
+            }
+            opened => opened,
+        };
+        let opened = match opened {
             Err(error) if error.is_damage() => {
                 tracing::error!(%error, "the queue is damaged; what can be read of it is being recovered");
+                // A copy needs room; the reserve is made again when there is enough.
+                files.give_up_reserve();
                 let fresh = *QueueId::new(clock.now()).as_bytes();
                 let recovered = recover::recover(&files, fresh).map_err(io_error)?;
                 let mut opened = Opened::open(&files, known, clock).map_err(db_error)?;

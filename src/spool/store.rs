@@ -67,6 +67,12 @@ impl From<BodyError> for StoreError {
     }
 }
 
+/// Counts `octets` less. Saturating: nothing may ever make the spool look full for good.
+pub(super) fn take_off(live: &AtomicU64, octets: u64) {
+    let less = |live: u64| Some(live.saturating_sub(octets));
+    let _ = live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+}
+
 impl Store {
     /// Waits until a message was accepted since the last call returned.
     ///
@@ -292,12 +298,7 @@ impl Store {
 
     /// Gives back what a message took whose row is gone.
     pub(super) async fn let_go(&self, id: QueueId, in_file: bool, size: u64) {
-        // A saturating subtraction: nothing may ever make the spool look full for good.
-        let _ = self
-            .live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                Some(live.saturating_sub(size))
-            });
+        take_off(&self.live, size);
         if in_file {
             let files = self.files.clone();
             let removed = tokio::task::spawn_blocking(move || files.remove_body(id)).await;

@@ -53,6 +53,16 @@ pub(super) enum Written {
     Changed(Changed, u64),
 }
 
+impl Written {
+    /// True if it may have left free pages in the database.
+    fn gives_back(&self) -> bool {
+        matches!(
+            self,
+            Self::Settled(Ending::Released { .. }, _) | Self::Changed(Changed::Done(_), _)
+        )
+    }
+}
+
 /// An error of the writer; one for all requests of a group.
 pub(super) type WriteError = Arc<DbError>;
 
@@ -174,14 +184,14 @@ impl Writer {
         match results {
             Ok(results) => {
                 for ((write, answer), result) in group.into_iter().zip(results) {
-                    self.untidy |= matches!(result, Ok(Written::Settled(Ending::Released { .. }, _)));
+                    self.untidy |= result.as_ref().is_ok_and(Written::gives_back);
                     match result {
                         Ok(written) => drop(answer.send(Ok(written))),
                         Err(error) => self.refuse(&write, answer, Arc::new(error)),
                     }
                 }
             }
-            Err(error) => {
+            Err(Failed { error, refused }) => {
                 if error.is_full() && self.reserve.give_up() {
                     tracing::error!(
                         "the disk is full: the reserve of the spool was given up; free some space"
@@ -194,7 +204,7 @@ impl Writer {
                 let error = Arc::new(error);
                 tracing::error!(%error, "the queue could not be written; clients are told to try again later");
                 self.state = State::Broken {
-                    ghosts: Ghosts::of(&group),
+                    ghosts: Ghosts::of(&group, &refused),
                     error: error.clone(),
                 };
                 // Before anybody is told: a kill in the next moment must not bring back what the group has left in
@@ -270,9 +280,28 @@ fn remove_body(files: &SpoolFiles, id: QueueId) {
 fn commit_group(
     db: &mut QueueWriter,
     group: &[(Write, Answer)],
-) -> Result<Vec<Result<Written, DbError>>, DbError> {
-    db.begin()?;
+) -> Result<Vec<Result<Written, DbError>>, Failed> {
     let mut results = Vec::with_capacity(group.len());
+    let carried_out = carry_out_all(db, group, &mut results);
+    carried_out.map_err(|error| Failed {
+        error,
+        refused: results.iter().map(Result::is_err).collect(),
+    })?;
+    Ok(results)
+}
+
+/// A group that failed, and which of its members had failed before on their own account.
+struct Failed {
+    error: DbError,
+    refused: Vec<bool>,
+}
+
+fn carry_out_all(
+    db: &mut QueueWriter,
+    group: &[(Write, Answer)],
+    results: &mut Vec<Result<Written, DbError>>,
+) -> Result<(), DbError> {
+    db.begin()?;
     for (write, _) in group {
         match db.savepoint(|db| carry_out(db, write)) {
             // SQLite may have rolled the whole transaction back: nothing of the group can be trusted.
@@ -280,8 +309,7 @@ fn commit_group(
             result => results.push(result),
         }
     }
-    db.commit()?;
-    Ok(results)
+    db.commit()
 }
 
 fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
@@ -317,9 +345,13 @@ fn carry_out(db: &mut QueueWriter, write: &Write) -> Result<Written, DbError> {
 }
 
 impl Ghosts {
-    fn of(group: &[(Write, Answer)]) -> Self {
+    /// `refused` are those that certainly left nothing: a message whose id was there already is another's, and stays.
+    fn of(group: &[(Write, Answer)], refused: &[bool]) -> Self {
         let mut ghosts = Self::default();
-        for (write, _) in group {
+        for (number, (write, _)) in group.iter().enumerate() {
+            if refused.get(number) == Some(&true) {
+                continue;
+            }
             match write {
                 Write::Accept(message, ..) => ghosts.accepted.push(message.id),
                 Write::Mark(part, _) => ghosts.marked.push(*part),

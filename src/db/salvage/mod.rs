@@ -234,7 +234,9 @@ impl QueueWriter {
                 .execute("UPDATE message SET planned = 0 WHERE id = ?1", [id])?;
         } else {
             self.connection.execute(
-                "UPDATE part SET state = 2, marker = NULL WHERE message = ?1 AND state = 0",
+                // Who releases it is warned that it may arrive twice.
+                "UPDATE part SET state = 2, marker = NULL, uncertain = max(uncertain, 1)
+                 WHERE message = ?1 AND state = 0",
                 [id],
             )?;
         }

@@ -117,12 +117,11 @@ impl Runner {
     async fn pause(&mut self, account: Option<String>) -> Result<(), ControlError> {
         let account = self.known(account)?;
         let now = self.context.clock.now();
-        if self.paused.contains_key(&account) && self.remembered {
-            return Ok(());
+        // Written again if it is asked for again: the first time the disk may have failed.
+        if self.paused.insert(account.clone(), now).is_none() {
+            self.gates_moved((account != ALL).then_some(account.as_str()));
+            self.context.maillog.paused(&account);
         }
-        self.paused.insert(account.clone(), now);
-        self.gates_moved((account != ALL).then_some(account.as_str()));
-        self.context.maillog.paused(&account);
         let written = self.context.store.pause(&account, now).await;
         written.map_err(|error| ControlError::Spool {
             done: "nothing is sent any more",
