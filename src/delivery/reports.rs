@@ -199,7 +199,7 @@ impl Settings {
                 Ok(to)
             }
         });
-        let carrier = || self.carrier(case.part, first).ok_or(Silence::NoAccount);
+        let carrier = || carrier(&self.accounts, case.part, first).ok_or(Silence::NoAccount);
         let (to, carrier) = match to.and_then(|to| Ok((to, carrier()?))) {
             Ok(found) => found,
             Err(silence) => return tidings.add_silence(case, kind, silence.to_string(), now),
@@ -255,22 +255,6 @@ impl Settings {
         }
     }
 
-    /// Which account a report goes out by: never the one that it is about.
-    fn carrier(&self, part: &Part, reason: &Disposition) -> Option<Account> {
-        if reason.cause().is_some_and(|cause| cause.scope >= Scope::Mailbox) {
-            return self
-                .accounts
-                .iter()
-                .find(|account| account.name != part.account)
-                .cloned();
-        }
-        Some(Account {
-            name: part.account.clone(),
-            mailbox: part.mailbox.clone(),
-            send_as: Vec::new(),
-        })
-    }
-
     /// Whether it may be told now, and remembers that it was, or that it would have been.
     async fn limited(
         &self,
@@ -307,10 +291,10 @@ impl Settings {
         id: QueueId,
         report: Vec<u8>,
         to: &Address,
-        carrier: Account,
+        carrier: &Account,
         now: Timestamp,
     ) -> Option<NewReport> {
-        self.planner.mail_of_ours(carrier, id, report, to, now)
+        self.planner.mail_of_ours(carrier.clone(), id, report, to, now)
     }
 }
 
@@ -391,6 +375,18 @@ impl Tidings {
     }
 }
 
+/// Which account a report about `part` goes out by: that of the message, unless `reason` is about it.
+fn carrier<'a>(accounts: &'a [Account], part: &Part, reason: &Disposition) -> Option<&'a Account> {
+    let is_well = |account: &&Account| match reason.cause().map(|cause| cause.scope) {
+        Some(Scope::Account) => account.name != part.account,
+        Some(Scope::Mailbox) => account.name != part.account || account.mailbox != part.mailbox,
+        Some(Scope::Recipient | Scope::Message) | None => true,
+    };
+    let well = || accounts.iter().filter(is_well);
+    let own = well().find(|account| account.name == part.account);
+    own.or_else(|| well().next())
+}
+
 fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Failed => "failed",
@@ -433,5 +429,71 @@ async fn beginning(case: Case<'_>, kind: Kind) -> Bytes {
             Bytes::new()
         }
         Err(_) => Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::{GraphAnswer, graph, local};
+    use crate::spool::{PartId, Progress};
+
+    fn account(name: &str, mailbox: &str) -> Account {
+        Account {
+            name: name.to_owned(),
+            mailbox: mailbox.parse().unwrap(),
+            send_as: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_report_never_goes_out_by_what_it_is_about() {
+        let graph = |code| {
+            let answer = GraphAnswer {
+                status: 403,
+                code: Some(code),
+                ..GraphAnswer::default()
+            };
+            graph(answer).disposition("", None)
+        };
+        let (message, mailbox) = (local::GIVEN_UP.disposition("", None), graph("ErrorAccessDenied"));
+        let account_wide = graph("InvalidAuthenticationToken");
+        let both = [
+            account("lab", "lab@x.example"),
+            account("office", "office@x.example"),
+        ];
+        let (one, own, other) = (&both[1..], "office@x.example", "anna@x.example");
+        for (accounts, sends_as, reason, expected) in [
+            (&both[..], own, &message, Some("office")),
+            (&both[..], other, &message, Some("office")),
+            (&both[..], own, &mailbox, Some("lab")),
+            // Another mailbox of the account is the trouble: its own is well.
+            (&both[..], other, &mailbox, Some("office")),
+            (&both[..], own, &account_wide, Some("lab")),
+            (&both[..], other, &account_wide, Some("lab")),
+            (one, own, &message, Some("office")),
+            (one, own, &mailbox, None),
+            (one, other, &mailbox, Some("office")),
+            (one, other, &account_wide, None),
+            // The account of the message is not configured any more.
+            (&both[..1], own, &message, Some("lab")),
+        ] {
+            let part = Part {
+                id: PartId {
+                    message: QueueId::new(Timestamp::from_millis(0)),
+                    number: 0,
+                },
+                account: "office".to_owned(),
+                mailbox: sends_as.parse().unwrap(),
+                changes: String::new(),
+                due: Timestamp::from_millis(0),
+                progress: Progress::default(),
+                waiting: Vec::new(),
+                size: 0,
+                turn: Default::default(),
+            };
+            let carrier = carrier(accounts, &part, reason).map(|account| account.name.as_str());
+            assert_eq!(carrier, expected, "{sends_as} {reason:?}");
+        }
     }
 }

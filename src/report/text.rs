@@ -67,7 +67,9 @@ fn consequence(notice: &Notice<'_>) -> &'static str {
             "The mail system that took it sends no reports of success. This does not mean that it has been read, or \
              that it has arrived; if it does not arrive, that system tells you."
         }
-        Kind::Held => "It is not lost, and need not be sent again: it goes out when the reason is gone.",
+        Kind::Held => {
+            "It is not lost: it stays in the queue of the bridge until its administrator lets it go out."
+        }
     }
 }
 
@@ -82,7 +84,9 @@ fn ending(notice: &Notice<'_>) -> &'static str {
         (Kind::Delayed, _) => "If it cannot be delivered in the end, there will be another report.",
         (Kind::Relayed, _) => "You get this because your program asked for a report of success.",
         (Kind::Held, Told::Sender(_)) => "Please tell the administrator of the bridge.",
-        (Kind::Held, Told::Admin(_)) => "You find it by the queue id.",
+        (Kind::Held, Told::Admin(_)) => {
+            "You find it by the queue id, and can let it go out when the reason is gone."
+        }
     }
 }
 

@@ -4,14 +4,14 @@ use crate::support::{address, eventually};
 use mail_parser::{MessageParser, MimeHeaders, PartType};
 use smtp_oauth_bridge::clock::Clock;
 use smtp_oauth_bridge::config::FailuresTo;
-use smtp_oauth_bridge::delivery::{Account, Planner, Runner, Schedule, Upstreams};
-use smtp_oauth_bridge::explain::{GraphAnswer, graph};
+use smtp_oauth_bridge::delivery::{Account, Planner, Runner, Schedule, Undertaker, Upstreams};
+use smtp_oauth_bridge::explain::{GraphAnswer, graph, local};
 use smtp_oauth_bridge::mail::{
     BodyType, Disposition, Envelope, EnvelopeId, OriginalRecipient, QueueId, Recipient, Ret, ReversePath,
     Timestamp,
 };
 use smtp_oauth_bridge::report::Policy;
-use smtp_oauth_bridge::spool::{Origin, Slots, Spool, SpoolSettings, StoreError};
+use smtp_oauth_bridge::spool::{Change, Order, Origin, Part, Slots, Spool, SpoolSettings, StoreError};
 use smtp_oauth_bridge::upstream::{Answer, Parcel, Scripted, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,9 @@ impl Upstream for Picky {
             let named = |name: &str| parcel.recipients.iter().any(|to| to.local().starts_with(name));
             if named("bad") {
                 return parcel.report(failed());
+            }
+            if named("held") {
+                return parcel.report(local::UNREADABLE.disposition("of a test", None));
             }
             if named("late") {
                 return parcel.report(busy());
@@ -72,6 +75,8 @@ fn busy() -> Disposition {
 struct Bridge {
     spool: Spool,
     upstream: Picky,
+    others: Picky,
+    undertaker: Undertaker,
     stop: CancellationToken,
     runner: JoinHandle<()>,
 }
@@ -88,6 +93,11 @@ fn start(dir: &TempDir, policy: Policy) -> Bridge {
 }
 
 fn start_at(dir: &TempDir, policy: Policy, now: Timestamp) -> Bridge {
+    start_with(dir, policy, now, &[], Duration::from_secs(3600))
+}
+
+/// With these accounts besides "office", which have an upstream of their own; their mailboxes are called like them.
+fn start_with(dir: &TempDir, policy: Policy, now: Timestamp, others: &[&str], hold_for: Duration) -> Bridge {
     let clock = Clock::following_tokio(now);
     let settings = SpoolSettings {
         directory: dir.path().join("spool"),
@@ -104,26 +114,39 @@ fn start_at(dir: &TempDir, policy: Policy, now: Timestamp) -> Bridge {
         waits: vec![Duration::from_millis(10)],
         give_up_after: Duration::from_millis(200),
         delay_warning: Some(Duration::from_millis(30)),
-        hold_for: Duration::from_secs(3600),
+        hold_for,
         uncertain_wait: Duration::from_millis(20),
         uncertain_retries: 2,
     };
     let upstream = Picky::default();
-    let office: Arc<dyn Upstream> = Arc::new(upstream.clone());
+    let (office, elsewhere) = (Arc::new(upstream.clone()), Picky::default());
+    let mut accounts = vec![account.clone()];
+    let mut upstreams = Upstreams::from([("office".to_owned(), office as Arc<dyn Upstream>)]);
+    for name in others {
+        accounts.push(Account {
+            name: (*name).to_owned(),
+            mailbox: address(&format!("{name}@x.example")),
+            ..account.clone()
+        });
+        upstreams.insert((*name).to_owned(), Arc::new(elsewhere.clone()));
+    }
     let runner = Runner::new(
         spool.store(),
-        Planner::new(account.clone()),
-        Upstreams::from([("office".to_owned(), office)]),
+        Planner::new(account),
+        upstreams,
         schedule,
         clock,
         "bridge.example".to_owned(),
     )
-    .reporting(policy, vec![account]);
+    .reporting(policy, accounts);
+    let undertaker = runner.undertaker();
     let stop = CancellationToken::new();
     let runner = tokio::spawn(runner.run(stop.clone(), Duration::from_secs(5)));
     Bridge {
         spool,
         upstream,
+        others: elsewhere,
+        undertaker,
         stop,
         runner,
     }
@@ -163,13 +186,7 @@ impl Bridge {
     /// reports queued at once with what they are about, whatever was to come has come then.
     async fn reports_after(&self, dead: &[QueueId]) -> Vec<(Parcel, String)> {
         for id in dead {
-            eventually("the message became a dead letter", async || {
-                let events = self.spool.store().outbox(10_000).await.unwrap();
-                let word = format!("\"message\":\"{id}\"");
-                let ended = |text: &String| text.contains(&word) && text.contains("\"reported\"");
-                events.iter().any(|(_, text)| ended(text)).then_some(())
-            })
-            .await;
+            self.told(*id).await;
         }
         let last = self.send(envelope(SENDER, recipient("last@y.example", ""))).await;
         self.gone(last).await;
@@ -184,6 +201,17 @@ impl Bridge {
             .map(|(parcel, octets)| (parcel, String::from_utf8(octets).unwrap()))
             .filter(|(_, text)| text.contains("multipart/report"))
             .collect()
+    }
+
+    /// Waits until somebody was told of the message, or was not for a reason.
+    async fn told(&self, id: QueueId) {
+        eventually("somebody was told of the message", async || {
+            let events = self.spool.store().outbox(10_000).await.unwrap();
+            let about = format!("\"message\":\"{id}\"");
+            let told = |text: &String| text.contains(&about) && text.contains("\"reported\"");
+            events.iter().any(|(_, text)| told(text)).then_some(())
+        })
+        .await;
     }
 
     /// How much is left to be done; looks twice, because a part may be neither due nor under way in between.
@@ -202,6 +230,17 @@ impl Bridge {
         waiting
     }
 
+    /// Waits until the only attempt so far has held the message.
+    async fn held(&self, id: QueueId) -> Part {
+        eventually("the message was held", async || {
+            let was_tried = self.upstream.0.delivered().len() == 1;
+            // A part that is being tried is not open.
+            let mut open = self.spool.store().parts_at_rest(id).await.unwrap().whole;
+            if was_tried { open.pop() } else { None }
+        })
+        .await
+    }
+
     async fn gone(&self, id: QueueId) {
         eventually("the message left the queue", async || {
             matches!(self.spool.store().message(id).await, Err(StoreError::Unknown(_))).then_some(())
@@ -210,6 +249,8 @@ impl Bridge {
     }
 
     async fn stop(self) {
+        // It holds the spool.
+        drop(self.undertaker);
         self.stop.cancel();
         self.runner.await.unwrap();
         let spool = self.spool;
@@ -434,4 +475,77 @@ async fn a_message_that_can_never_be_sent_is_reported_too() {
         reports[0].1
     );
     bridge.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_administrator_gives_up_is_reported_once() {
+    let dir = TempDir::new().unwrap();
+    let bridge = start(&dir, policy(FailuresTo::Sender, ""));
+    let held = bridge
+        .send(envelope(SENDER, recipient("held@y.example", "")))
+        .await;
+    bridge.held(held).await;
+    for reports in [1, 0] {
+        let given_up = bridge.undertaker.give_up(held, START).await.unwrap();
+        assert_eq!(given_up.reports.new.len(), reports);
+        let change = Change {
+            message: held,
+            order: Order::Bounce {
+                parts: given_up.parts.clone(),
+                status: given_up.status.clone(),
+                cause: given_up.cause.clone(),
+            },
+            at: START,
+            events: Vec::new(),
+            reports: given_up.reports.clone(),
+        };
+        bridge.spool.operator().change(change).await.unwrap();
+    }
+    let reports = bridge.reports_after(&[held]).await;
+    assert_eq!(reports.len(), 1);
+    let text = &reports[0].1;
+    assert!(text.contains("has given the message up.\r\n"), "{text}");
+    assert!(text.contains("Action: failed\r\nStatus: 5.0.0\r\n"), "{text}");
+    bridge.stop().await;
+}
+
+/// The account of the message is the trouble, so its report goes out by another one, or not at all.
+#[tokio::test]
+async fn a_report_about_an_account_goes_out_by_another_one() {
+    for (others, expected) in [(&[][..], None), (&["lab"], Some("lab@x.example"))] {
+        let dir = TempDir::new().unwrap();
+        let hold_for = Duration::from_millis(300);
+        let bridge = start_with(&dir, policy(FailuresTo::Sender, ""), START, others, hold_for);
+        let untrusted = std::iter::repeat_n(local::UNTRUSTED.disposition("CN=proxy", None), 1000);
+        bridge.upstream.0.will_prepare(untrusted.map(Err));
+        let held = bridge
+            .send(envelope(SENDER, recipient("bob@y.example", "")))
+            .await;
+        bridge.told(held).await;
+        let events = bridge.spool.store().outbox(1000).await.unwrap();
+        let nobody = events
+            .iter()
+            .filter(|(_, text)| text.contains("the only account is the one"));
+        assert_eq!(nobody.count(), usize::from(expected.is_none()));
+        if let Some(mailbox) = expected {
+            let (parcel, octets) =
+                eventually("the report went out", async || bridge.others.0.delivered().pop()).await;
+            let text = String::from_utf8(octets).unwrap();
+            assert_eq!(parcel.mailbox, address(mailbox));
+            assert!(
+                text.contains("Action: delayed\r\nStatus: 4.7.5\r\n") && !text.contains("CN=proxy"),
+                "{text}"
+            );
+            assert!(
+                text.contains("Account:   office (mailbox office@x.example)\r\n"),
+                "{text}"
+            );
+        }
+        assert!(bridge.upstream.0.delivered().is_empty());
+        assert!(
+            bridge.spool.store().message(held).await.is_ok(),
+            "the message stays"
+        );
+        bridge.stop().await;
+    }
 }
