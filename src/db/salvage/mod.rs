@@ -455,11 +455,13 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "alert",
-        least: 4,
+        least: 6,
         columns: &[
             ("name", Kind::Text),
+            ("way", Kind::Text),
             ("since", Kind::Time),
             ("told", Kind::Time),
+            ("over", Kind::MaybeInteger),
             ("text", Kind::Text),
         ],
     },
@@ -568,7 +570,7 @@ mod tests {
              INSERT INTO sent VALUES ('global', 'a@x.example', 500000, 'anna <>', 7);
              INSERT INTO reported VALUES ('a@x.example', 'busy', 1800000000000, 3);
              INSERT INTO broken VALUES ('office', 'a@x.example', 1800000000000, 0);
-             INSERT INTO alert VALUES ('disk', 1800000000000, 1800000000001, 'low');";
+             INSERT INTO alert VALUES ('disk', 'webhook', 1800000000000, 1800000000001, NULL, 'low');";
         db.connection.execute_batch(fill).unwrap();
         drop(db);
         let mut bytes = std::fs::read(&path).unwrap();
