@@ -4,6 +4,7 @@ mod desk;
 mod held;
 mod look;
 mod pacing;
+mod planning;
 
 use super::attempt::{Context, OpenTime, attempt, interrupted};
 use super::control::{Attention, Control, Desk, Place, Trouble, control};
@@ -19,7 +20,7 @@ use crate::mail::Cause;
 use crate::mail::QueueId;
 use crate::mail::Timestamp;
 use crate::report::Policy;
-use crate::spool::{Broken, Lane, Part, PartId, Parts, Sent, Store, StoreError, Turns};
+use crate::spool::{Broken, Lane, Part, PartId, Parts, Sent, Store, Turns};
 use crate::upstream::Upstream;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -549,65 +550,4 @@ fn named(gate: &Gate) -> (&str, Option<&str>) {
         Gate::Account(account) => (account, None),
         Gate::Mailbox(lane) => (&lane.account, Some(&lane.mailbox)),
     }
-}
-
-/// Plans a message; if the spool fails, it stays unplanned and is planned later.
-async fn plan(context: &Context, planner: Planner, id: QueueId) -> Finished {
-    match try_plan(context, planner, id).await {
-        Ok(lanes) => Finished {
-            lanes,
-            ..Finished::default()
-        },
-        Err(error) => {
-            tracing::error!(%id, %error, "planning was put off, because the spool fails");
-            tokio::time::sleep(SPOOL_TROUBLE).await;
-            Finished {
-                unplanned: true,
-                ..Finished::default()
-            }
-        }
-    }
-}
-
-/// Answers the lanes that its parts wait in.
-async fn try_plan(context: &Context, planner: Planner, id: QueueId) -> Result<Vec<Lane>, StoreError> {
-    let now = context.clock.now();
-    let (outline, plan) = match context.store.message(id).await {
-        Ok((message, body)) => {
-            let planning = move || {
-                let outline = planner.plan(&message, &body)?;
-                let plan = outline.plan(Some(&message), now);
-                Ok::<_, StoreError>((outline, plan))
-            };
-            match tokio::task::spawn_blocking(planning).await {
-                Ok(planned) => planned?,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => return Err(StoreError::Closing),
-            }
-        }
-        Err(error) if error.is_lasting() => {
-            let outline = planner.unreadable(&error.to_string());
-            let plan = outline.plan(None, now);
-            (outline, plan)
-        }
-        Err(error) => return Err(error),
-    };
-    let lanes = plan.parts.iter().map(|part| Lane {
-        account: part.account.clone(),
-        mailbox: part.mailbox.to_string(),
-    });
-    let lanes = lanes.collect();
-    context.store.plan(id, plan).await?;
-    for (number, planned) in (0u32..).zip(outline.parts) {
-        let part = planned.part;
-        context.maillog.planned(
-            id,
-            number,
-            &part.account,
-            &part.mailbox,
-            part.recipients.len(),
-            &planned.summary,
-        );
-    }
-    Ok(lanes)
 }

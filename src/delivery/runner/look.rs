@@ -1,6 +1,7 @@
 //! Looking for what is due, and starting it. Each look asks for the lanes that something happened to, and no more.
 
-use super::{Errand, LOOK, MAX_ATTEMPTS, MAX_PLANNING, Runner, SPOOL_TROUBLE, Work, attempt, lane_of, plan};
+use super::planning::plan;
+use super::{Errand, LOOK, MAX_ATTEMPTS, MAX_PLANNING, Runner, SPOOL_TROUBLE, Work, attempt, lane_of};
 use crate::delivery::attempt::OpenTime;
 use crate::delivery::gates::Passage;
 use crate::delivery::pace::{Now, Ticket};
