@@ -3,14 +3,18 @@
 A paused account is how a test gets messages that stay: they are accepted and not sent.
 """
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import socket
 import sqlite3
 import stat
+import struct
 import subprocess
+import termios
 import threading
 import unittest
 
@@ -257,6 +261,47 @@ class Queue(unittest.TestCase):
         bridge = self.start(more=NO_REPORTS)
         bridge.wait_log(rf" acted.* id={old} action=.?delete.? by=.?failed_retention")
         self.assertEqual([m["id"] for m in self.messages()], [young, waiting])
+
+    def at_a_terminal(self, *arguments, typed=b"", columns=80):
+        """Runs a command as a person does; exit code, and what the person sees."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+        command = [str(BINARY), "--config", str(self.world.config), *map(str, arguments)]
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as child:
+            os.close(theirs)
+            os.write(ours, typed)
+            seen = b""
+            with contextlib.suppress(OSError):  # EIO is how a terminal says that nobody is at the other end
+                while piece := os.read(ours, 65536):
+                    seen += piece
+            child.wait(30)
+        os.close(ours)
+        return child.returncode, seen.decode()
+
+    def test_a_person_is_asked(self):
+        """--all says how many, and does it only after a yes."""
+        bridge = self.paused_bridge()
+        for _ in range(2):
+            self.planned(self.send(bridge))
+        code, seen = self.at_a_terminal("queue", "delete", "--all", typed=b"n\n")
+        self.assertEqual(code, 0)
+        self.assertIn("2 messages will be deleted. Go on? [y/N]", seen)
+        self.assertIn("nothing was done", seen)
+        self.assertEqual(len(self.messages()), 2)
+        code, seen = self.at_a_terminal("queue", "delete", "--all", typed=b"y\n")
+        self.assertEqual((code, self.messages()), (0, []), seen)
+        self.assertIn("2 messages deleted, 0 left as they are", seen)
+
+    def test_a_table_fits_the_terminal_and_obeys_nobody(self):
+        """Long addresses are cut on a terminal, and whole in a pipe; nothing from outside can colour or clear it."""
+        bridge = self.paused_bridge()
+        sender = "a" * 60 + "@fabrikam.example"
+        self.planned(self.send(bridge, sender=sender))
+        self.assertIn(sender, self.run_tool("queue", "list"))
+        _, seen = self.at_a_terminal("queue", "list", columns=100)
+        self.assertTrue(all(len(line) <= 100 for line in seen.splitlines()), seen)
+        self.assertIn("…", seen)
+        self.assertNotIn("\x1b", seen)
 
     def test_what_makes_no_sense_is_refused_with_what_to_do(self):
         """Exit code 65 for what was typed wrong, 1 for what is not there, 2 from the parser of the command line."""
