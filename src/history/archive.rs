@@ -134,10 +134,10 @@ impl Archive {
             let standing = newest.standings.remove(id);
             let mut story = Story::new(*id, told.into_iter().chain(newer), standing);
             if story.accepted.is_none()
-                && story.events.is_empty()
                 && let Some(unplanned) = newest.unplanned.remove(id)
             {
-                story = Story::untold(*id, unplanned, story.standing);
+                let accepted = Event::new(id.arrived(), Some(*id), What::Accepted(unplanned));
+                story = Story::new(*id, story.events.into_iter().chain([accepted]), story.standing);
             }
             stories.push(story);
         }

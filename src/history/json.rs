@@ -58,7 +58,8 @@ pub(super) fn fate(fate: PastFate) -> &'static str {
 
 fn event(event: &Event) -> Value {
     let mut value = match &event.what {
-        What::Accepted(_) => json!({ "event": "accepted again" }),
+        // Not among the events of a story.
+        What::Accepted(_) => json!({}),
         What::Attempted(attempted) => self::attempted(attempted),
         What::Acted(Acted { action, by }) => json!({ "event": "acted", "action": action, "by": by }),
         What::Reported(Reported {

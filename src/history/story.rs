@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, HashSet};
 pub struct Story {
     /// The message.
     pub id: QueueId,
-    /// How it arrived; none if that is not known.
+    /// How it arrived, the last time if it was imported again; none if that is not known.
     pub accepted: Option<Accepted>,
-    /// What happened then, in order; among it that it was accepted again, from a file.
+    /// What else happened, in order.
     pub events: Vec<Event>,
     /// What became of each recipient, in the envelope's order.
     pub recipients: Vec<RecipientStory>,
@@ -47,33 +47,21 @@ impl Story {
     /// From what was told, in order. Of an event that is there twice only the first counts.
     #[must_use]
     pub fn new(id: QueueId, told: impl IntoIterator<Item = Event>, standing: Option<Entry>) -> Self {
-        let (mut seen, mut first, mut events) = (HashSet::new(), None, Vec::new());
+        let mut seen = HashSet::new();
+        let told = told.into_iter().filter(|event| seen.insert(event.id));
+        let (mut accepted, mut events, mut known) = (None, Vec::new(), BTreeMap::new());
         for event in told {
-            if !seen.insert(event.id) {
-                continue;
-            }
+            learn(&mut known, &event);
             match event.what {
-                What::Accepted(accepted) if first.is_none() && events.is_empty() => first = Some(accepted),
+                What::Accepted(newest) => accepted = Some(newest),
                 _ => events.push(event),
             }
         }
         Self {
             id,
-            recipients: recipients(first.as_ref(), &events),
-            accepted: first,
+            accepted,
             events,
-            standing,
-        }
-    }
-
-    /// From a message that nothing was told of yet.
-    #[must_use]
-    pub fn untold(id: QueueId, accepted: Accepted, standing: Option<Entry>) -> Self {
-        Self {
-            id,
-            recipients: recipients(Some(&accepted), &[]),
-            accepted: Some(accepted),
-            events: Vec::new(),
+            recipients: known.into_values().collect(),
             standing,
         }
     }
@@ -86,72 +74,62 @@ impl Story {
     }
 }
 
-fn recipients(accepted: Option<&Accepted>, events: &[Event]) -> Vec<RecipientStory> {
-    let unknown = |number, address: &str| RecipientStory {
-        number,
-        address: address.to_owned(),
-        fate: PastFate::Waiting,
-        outcomes: 0,
-        status: String::new(),
-        upstream: String::new(),
-        at: None,
-    };
-    let to = accepted
-        .map(|accepted| accepted.to.as_slice())
-        .unwrap_or_default();
-    let mut known: BTreeMap<usize, RecipientStory> = to
-        .iter()
-        .enumerate()
-        .map(|(number, address)| (number, unknown(number, address)))
-        .collect();
-    for event in events {
-        match &event.what {
-            What::Attempted(attempted) => {
-                for (number, address) in &attempted.recipients {
-                    let recipient = known.entry(*number).or_insert_with(|| unknown(*number, address));
-                    if matches!(recipient.fate, PastFate::Bounced | PastFate::Deleted) {
-                        // It was being sent when it was given up, so that did not take effect.
-                        recipient.outcomes = 0;
-                    }
-                    recipient.learn(fate(attempted.outcome), event.at);
-                    recipient.status.clone_from(&attempted.status);
-                    recipient.upstream.clone_from(&attempted.upstream);
-                }
+/// What an event tells of recipients.
+fn learn(known: &mut BTreeMap<usize, RecipientStory>, event: &Event) {
+    match &event.what {
+        What::Accepted(accepted) => {
+            for (number, address) in accepted.to.iter().enumerate() {
+                // What is imported after it was done or given up has a new life.
+                let recipient = known
+                    .entry(number)
+                    .or_insert_with(|| RecipientStory::new(number, address));
+                (recipient.fate, recipient.outcomes) = (PastFate::Waiting, 0);
             }
-            What::Acted(acted) => {
-                if let Some(fate) = fate_by(acted.action) {
-                    let can = |now: PastFate| match fate {
-                        PastFate::Waiting => now != PastFate::Relayed,
-                        _ => now == PastFate::Waiting,
-                    };
-                    let whom = known.values_mut().filter(|recipient| can(recipient.fate));
-                    whom.for_each(|recipient| {
-                        if fate == PastFate::Waiting {
-                            recipient.outcomes = 0;
-                        }
-                        recipient.learn(fate, event.at);
-                    });
-                }
-            }
-            What::Accepted(again) => {
-                for (number, address) in again.to.iter().enumerate() {
-                    let at = known.get(&number).and_then(|recipient| recipient.at);
-                    known.insert(
-                        number,
-                        RecipientStory {
-                            at,
-                            ..unknown(number, address)
-                        },
-                    );
-                }
-            }
-            What::Reported(_) | What::Alerted(_) => {}
         }
+        What::Attempted(attempted) => {
+            for (number, address) in &attempted.recipients {
+                let recipient = known
+                    .entry(*number)
+                    .or_insert_with(|| RecipientStory::new(*number, address));
+                if matches!(recipient.fate, PastFate::Bounced | PastFate::Deleted) {
+                    // It was being sent when it was given up, so that did not take effect.
+                    recipient.outcomes = 0;
+                }
+                recipient.learn(fate(attempted.outcome), event.at);
+                recipient.status.clone_from(&attempted.status);
+                recipient.upstream.clone_from(&attempted.upstream);
+            }
+        }
+        What::Acted(acted) => {
+            let Some(fate) = fate_by(acted.action) else { return };
+            let can = |now: PastFate| match fate {
+                PastFate::Waiting => now != PastFate::Relayed,
+                _ => now == PastFate::Waiting,
+            };
+            for recipient in known.values_mut().filter(|recipient| can(recipient.fate)) {
+                if fate == PastFate::Waiting {
+                    recipient.outcomes = 0;
+                }
+                recipient.learn(fate, event.at);
+            }
+        }
+        What::Reported(_) | What::Alerted(_) => {}
     }
-    known.into_values().collect()
 }
 
 impl RecipientStory {
+    fn new(number: usize, address: &str) -> Self {
+        Self {
+            number,
+            address: address.to_owned(),
+            fate: PastFate::Waiting,
+            outcomes: 0,
+            status: String::new(),
+            upstream: String::new(),
+            at: None,
+        }
+    }
+
     fn learn(&mut self, fate: PastFate, at: Timestamp) {
         self.fate = fate;
         self.outcomes += u32::from(fate != PastFate::Waiting);

@@ -256,7 +256,7 @@ proptest! {
                 4 => acted(&message, at, Action::Retry),
                 5 => acted(&message, at, Action::Bounce),
                 6 => acted(&message, at, Action::Delete),
-                7 => acted(&message, at, Action::Hold),
+                7 => acted(&message, at, Action::Import),
                 _ => Event { id: QueueId::new(at), at, ..message.clone() },
             });
         }
@@ -411,6 +411,31 @@ fn a_history_that_is_too_large_forgets_the_oldest_and_its_file_shrinks() {
     drop(keeper);
     let left = found(&dir, "a@x.example");
     assert_eq!(left[0].id, events[2999].message.unwrap(), "the newest are there");
+}
+
+/// An import is told before how the message goes out is decided; what was done with it before is another life.
+#[test]
+fn an_imported_message_has_one_outcome_in_its_new_life() {
+    let dir = TempDir::new().unwrap();
+    let message = accepted(NOON, "a@x.example", &["b@y.example"]);
+    let again = Event {
+        id: QueueId::new(later(9)),
+        ..message.clone()
+    };
+    let life = [
+        acted(&message, later(0), Action::Import),
+        message.clone(),
+        attempted(&message, later(1), 1, &[0], Outcome::Relayed),
+        acted(&message, later(9), Action::Import),
+        again,
+        attempted(&message, later(10), 1, &[0], Outcome::Failed),
+    ];
+    for (events, fate) in [(3, PastFate::Relayed), (6, PastFate::Failed)] {
+        keeper(&dir).take(&numbered(&life[..events])).unwrap();
+        let story = found(&dir, "b@y.example").remove(0);
+        assert!(story.accepted.is_some());
+        assert_eq!(outcomes(&story.recipients), [(fate, 1)]);
+    }
 }
 
 #[test]

@@ -57,8 +57,7 @@ fn tell(lines: &mut Lines, story: &Story) -> fmt::Result {
     }
     for event in &story.events {
         match &event.what {
-            What::Alerted(_) => {}
-            What::Accepted(_) => lines.at(event.at, "taken into the queue again, from a file")?,
+            What::Accepted(_) | What::Alerted(_) => {}
             What::Attempted(known) => attempted(lines, story.id, event.at, known)?,
             What::Acted(Acted { action, by }) => {
                 lines.at(event.at, format_args!("{} by {by}", done(*action)))?
