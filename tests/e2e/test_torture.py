@@ -41,6 +41,9 @@ class Watch(threading.Thread):
         self.join()
         return self.most
 
+FULL = b"".join(b"RCPT TO:<b%d@x.example>\r\n" % n for n in range(1000))
+"""As many recipients as a message may have: whoever names more hears 452, as often as he likes."""
+
 
 class Torture(unittest.TestCase):
     """One bridge for each test, which has a login so that its longer lines are tried, too."""
@@ -182,8 +185,9 @@ class Torture(unittest.TestCase):
         session.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         session.socket.settimeout(2.0)
         session.command("MAIL FROM:<a@x.example>")
+        session.socket.sendall(FULL)
         with self.assertRaises(OSError):
-            self.flood(session, b"RCPT TO:<b@x.example>\r\n", 1 << 30)
+            self.flood(session, b"RCPT TO:<one.more@x.example>\r\n", 1 << 30)
 
     def test_many_envelopes(self):
         """Many clients with many long recipients, all at once: some hear to come again, and small messages go on."""
@@ -219,9 +223,10 @@ class Torture(unittest.TestCase):
         for _ in range(CONNECTIONS):
             session = self.session(receive=4096)
             session.command("MAIL FROM:<a@x.example>")
+            session.socket.sendall(FULL)
             session.socket.setblocking(False)
             sessions.append(session)
-        block = b"RCPT TO:<b@x.example>\r\n" * 2000
+        block = b"RCPT TO:<one.more@x.example>\r\n" * 2000
         for _ in range(3):
             for session in sessions:
                 try:

@@ -97,6 +97,7 @@ class Trace(unittest.TestCase):
         bridge = self.start()
         self.send(bridge, "waits")
         self.wait_fates("waits@example.org", ["waiting"])
+        bridge.wait_log(r" planned ")
         _, text, _ = self.trace("waits@example.org")
         self.assertRegex(text, r"now +<waits@example.org>: waits in the queue")
         self.world.sandbox.faults_end()
